@@ -1,0 +1,1 @@
+"""Measuring codecs (``pip install 'attar[measure]'``): metrics, rival codecs, benchmarks, curves, reports."""

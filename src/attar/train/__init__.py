@@ -1,0 +1,1 @@
+"""Training (``pip install 'attar[train]'``): data sets, layers, networks, losses, the trainer, validation, export."""
