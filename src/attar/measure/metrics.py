@@ -1,0 +1,228 @@
+"""Distortion between a reference image and its reconstruction: PSNR, SSIM, MS-SSIM, on RGB or on luma.
+
+Every metric takes two arrays of one shape and one dtype: ``(H, W)``, ``(H, W, C)`` with 1 to 4 channels, or a
+batch ``(B, H, W, C)``. The peak value (``max_val``) follows from the dtype: 255 for uint8, 65535 for uint16,
+1 for floats in [0, 1]. One image gives a float, a batch a float64 array ``(B,)``, one value per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar.errors import ImageError
+
+__all__ = ["MS_SSIM_MIN_SIDE", "luma", "ms_ssim", "psnr", "psnr_summed", "ssim"]
+
+Array = NDArray[Any]
+Planes = NDArray[np.float64]
+
+WINDOW = 11
+SIGMA = 1.5
+K1, K2 = 0.01, 0.03
+MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_MIN_SIDE = (WINDOW - 1) * 2 ** (len(MS_WEIGHTS) - 1) + 1
+"""Shortest side, in pixels, whose coarsest of five scales still holds one 11 x 11 window: 161."""
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)
+BLOCK = 1 << 18
+"""Samples filtered at once: keeps the working set in the cache, and memory flat for large images."""
+
+
+def psnr(reference: Array, reconstruction: Array) -> Any:
+    """Peak signal-to-noise ratio in dB: ``10 log10(max_val**2 / MSE)``, MSE over all pixels and channels.
+
+    It is ``tf.image.psnr``, and what CompressAI and the literature call PSNR-RGB. One image gives a float, or
+    ``None`` where the two are identical (the ratio does not exist); a batch gives ``(B,)``, infinite where
+    identical.
+
+    Raises :class:`attar.errors.ImageError` where shapes, dtypes or values do not fit each other.
+    """
+    images, batched = _pair(reference, reconstruction)
+    return _decibels(_squared_error(*images).mean(axis=(1, 2, 3)), batched)
+
+
+def psnr_summed(reference: Array, reconstruction: Array) -> Any:
+    """PSNR in dB over the *sum* of the channels' MSEs: ``10 log10(max_val**2 / (MSE_R + MSE_G + MSE_B))``.
+
+    Some older code and the system that Attar replaces define PSNR so. It is ``psnr - 10 log10(C)``: 4.77 dB
+    less on RGB, equal on gray. Returns and raises as :func:`psnr`.
+    """
+    images, batched = _pair(reference, reconstruction)
+    return _decibels(_squared_error(*images).mean(axis=(1, 2)).sum(axis=1), batched)
+
+
+def ssim(reference: Array, reconstruction: Array) -> Any:
+    """Structural similarity, in [-1, 1], 1 for identical images; the mean over windows, then over channels.
+
+    Wang, Bovik, Sheikh, Simoncelli 2004, as in ``tf.image.ssim``: 11 x 11 Gaussian window of sigma 1.5,
+    windows wholly inside the image only, K1 = 0.01, K2 = 0.03, no down-sampling. Where a side is shorter than
+    11 pixels the window shrinks to the largest odd size that fits (sigma stays 1.5), so that tiny images have
+    a value too.
+
+    Returns a float, or ``(B,)`` for a batch. Raises :class:`attar.errors.ImageError` as :func:`psnr`.
+    """
+    (a, b), batched = _pair(reference, reconstruction)
+    full, _ = _ssim_terms(_planes(a), _planes(b))
+    return _per_image(full, a.shape, batched)
+
+
+def ms_ssim(reference: Array, reconstruction: Array) -> Any:
+    """Multi-scale SSIM over five scales, in [0, 1]; computed per channel, then the mean over channels.
+
+    Wang, Simoncelli, Bovik 2003: contrast-structure terms of scales 1-4 and the whole SSIM of scale 5, each
+    raised to its weight (0.0448, 0.2856, 0.3001, 0.2363, 0.1333) and multiplied; negative terms count as 0.
+    Scales are 2 x 2 averages; an odd side repeats its last row or column first, as in
+    ``tf.image.ssim_multiscale``. Equals pytorch-msssim on sides divisible by 16.
+
+    Returns a float, or ``(B,)`` for a batch. Raises :class:`attar.errors.ImageError` as :func:`psnr`, and for
+    images whose shorter side is below ``MS_SSIM_MIN_SIDE`` (161) pixels.
+    """
+    (a, b), batched = _pair(reference, reconstruction)
+    _, height, width, _ = a.shape
+    if min(height, width) < MS_SSIM_MIN_SIDE:
+        raise ImageError(
+            f"MS-SSIM needs sides of at least {MS_SSIM_MIN_SIDE} pixels (five scales of an 11 x 11 window); "
+            f"the image is {width} x {height}: use SSIM"
+        )
+    x, y = _planes(a), _planes(b)
+    product = np.ones(len(x))
+    for scale, weight in enumerate(MS_WEIGHTS):
+        if scale:
+            x, y = _halve(x), _halve(y)
+        full, contrast = _ssim_terms(x, y)
+        term = full if scale == len(MS_WEIGHTS) - 1 else contrast
+        product *= np.maximum(term, 0) ** weight
+    return _per_image(product, a.shape, batched)
+
+
+def luma(image: Array) -> NDArray[np.float64]:
+    """Luma ``Y' = 0.299 R' + 0.587 G' + 0.114 B'`` (ITU-R BT.601, full range), unrounded floats in [0, 1].
+
+    Takes ``(H, W, 3)`` or a batch ``(B, H, W, 3)`` of gamma-coded RGB, gives ``(H, W)`` or ``(B, H, W, 1)``;
+    gray (``(H, W)`` or one channel) is its own luma. Alpha (2nd or 4th channel) is refused: blend it first.
+    """
+    image = np.asarray(image)
+    scaled = image / _max_value(image)
+    if image.ndim == 2:
+        return scaled
+    if image.ndim not in {3, 4} or image.shape[-1] not in {1, 3}:
+        raise ImageError(f"luma takes (H, W), (H, W, 3) or (B, H, W, 3), not {image.shape}")
+    gray = scaled[..., 0] if image.shape[-1] == 1 else scaled @ np.array(LUMA_WEIGHTS)
+    return gray if image.ndim == 3 else gray[..., None]
+
+
+def _max_value(image: Array) -> float:
+    if image.dtype in (np.uint8, np.uint16):
+        return float(np.iinfo(image.dtype).max)
+    if np.issubdtype(image.dtype, np.floating):
+        return 1.0
+    raise ImageError(f"a metric takes uint8, uint16, or floats in [0, 1], not {image.dtype}")
+
+
+def _pair(reference: Array, reconstruction: Array) -> tuple[tuple[Planes, Planes], bool]:
+    """Check two images; give both as ``(B, H, W, C)`` float64 in [0, 1], and whether they were a batch."""
+    a, b = np.asarray(reference), np.asarray(reconstruction)
+    if a.shape != b.shape:
+        raise ImageError(f"images of unequal shapes cannot be compared: {a.shape} and {b.shape}")
+    max_value = _max_value(a)
+    if max_value != _max_value(b):
+        raise ImageError(f"{a.dtype} and {b.dtype} have different ranges: convert one image first")
+    if a.ndim not in {2, 3, 4} or 0 in a.shape or (a.ndim > 2 and a.shape[-1] > 4):
+        raise ImageError(
+            f"a metric takes (H, W), (H, W, C) or (B, H, W, C) with 1 to 4 channels, not {a.shape}"
+        )
+    if np.issubdtype(a.dtype, np.floating):
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            raise ImageError("an image holds values that are not finite (NaN or infinity)")
+        if a.min() < -1e-3 or a.max() > 1.001:
+            raise ImageError(
+                f"a float reference lies in [0, 1]; this one spans [{a.min():g}, {a.max():g}]: scale it"
+            )
+    shape = {2: (1, *a.shape, 1), 3: (1, *a.shape), 4: a.shape}[a.ndim]
+    scale = 1.0 / max_value
+    return (a.reshape(shape) * np.float64(scale), b.reshape(shape) * np.float64(scale)), a.ndim == 4
+
+
+def _squared_error(a: Planes, b: Planes) -> Planes:
+    difference = a - b
+    return np.square(difference, out=difference)
+
+
+def _decibels(error: Planes, batched: bool) -> Any:
+    if batched:
+        with np.errstate(divide="ignore"):
+            return -10 * np.log10(error)
+    return float(-10 * np.log10(error[0])) if error[0] > 0 else None
+
+
+def _per_image(values: Planes, shape: tuple[int, ...], batched: bool) -> Any:
+    means = values.reshape(shape[0], shape[3]).mean(axis=1)
+    return means if batched else float(means[0])
+
+
+def _planes(images: Planes) -> Planes:
+    """``(B, H, W, C)`` -> contiguous ``(B * C, H, W)``."""
+    b, h, w, c = images.shape
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(b * c, h, w)
+
+
+def _halve(planes: Planes) -> Planes:
+    """2 x 2 averages of ``(P, H, W)``; an odd side repeats its last line first."""
+    _, h, w = planes.shape
+    if h % 2 or w % 2:
+        planes = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)), mode="edge")
+    rows = planes[:, ::2] + planes[:, 1::2]
+    return (rows[:, :, ::2] + rows[:, :, 1::2]) * 0.25
+
+
+def _ssim_terms(a: Planes, b: Planes) -> tuple[Planes, Planes]:
+    """Means over all windows of SSIM and of its contrast-structure factor, per plane: ``(P,), (P,)``."""
+    count, height, width = a.shape
+    shortest = min(height, width)
+    size = WINDOW if shortest >= WINDOW else shortest - 1 + shortest % 2
+    taps = np.exp(-0.5 * (np.arange(size) - size // 2) ** 2 / SIGMA**2)
+    taps /= taps.sum()
+    full, contrast = np.zeros(count), np.zeros(count)
+    for planes, rows in _blocks(count, height, width, size):
+        values = _ssim_block(a[planes, rows], b[planes, rows], taps)
+        full[planes] += values[0]
+        contrast[planes] += values[1]
+    windows = (height - size + 1) * (width - size + 1)
+    return full / windows, contrast / windows
+
+
+def _blocks(count: int, height: int, width: int, size: int) -> Iterator[tuple[slice, slice]]:
+    """Cut ``(P, H, W)`` into blocks of about ``BLOCK`` samples whose windows tile the image exactly."""
+    window_rows = height - size + 1
+    rows = min(window_rows, max(1, BLOCK // width - size + 1))
+    planes = max(1, BLOCK // (width * (rows + size - 1)))
+    for first in range(0, count, planes):
+        for top in range(0, window_rows, rows):
+            yield slice(first, first + planes), slice(top, min(top + rows, window_rows) + size - 1)
+
+
+def _ssim_block(a: Planes, b: Planes, taps: Planes) -> tuple[Planes, Planes]:
+    c1, c2 = K1**2, K2**2
+    mean_a, mean_b = _smooth(a, taps), _smooth(b, taps)
+    product = mean_a * mean_b
+    squares = mean_a * mean_a + mean_b * mean_b
+    covariance = _smooth(a * b, taps) - product
+    variances = _smooth(a * a + b * b, taps) - squares
+    contrast = (2 * covariance + c2) / (variances + c2)
+    full = (2 * product + c1) / (squares + c1) * contrast
+    return full.sum(axis=(1, 2)), contrast.sum(axis=(1, 2))
+
+
+def _smooth(planes: Planes, taps: Planes) -> Planes:
+    """Separable filter over windows wholly inside ``(P, H, W)``, transposed: ``(P, W - n + 1, H - n + 1)``.
+
+    Windows along the rows' axis are a strided view that one matrix-vector product per row consumes, so each
+    pass filters that axis and swaps; the mean over windows does not mind the transposition.
+    """
+    for _ in range(2):
+        windows = np.lib.stride_tricks.sliding_window_view(planes, len(taps), axis=1)
+        planes = np.ascontiguousarray((windows @ taps).swapaxes(1, 2))
+    return planes
