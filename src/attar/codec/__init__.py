@@ -1,1 +1,1 @@
-"""The codec that plain ``pip install attar`` gives: numpy, Pillow, ONNX Runtime and constriction, nothing else."""
+"""The codec of plain ``pip install attar``: numpy, Pillow, ONNX Runtime, constriction, nothing else."""

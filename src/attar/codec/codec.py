@@ -1,0 +1,261 @@
+"""``Codec``: image -> ``.attar`` bytes -> image, with one bundle. The only module that imports ONNX Runtime.
+
+::
+
+    image --analysis--> latent --rint--> symbols --entropy--> chunk --container--> file
+    file --container--> chunk --entropy--> symbols --synthesis--> image
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from typing import IO, Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+
+from attar.codec import bundle as bundles
+from attar.codec import container, images
+from attar.codec.bundle import Bundle
+from attar.codec.container import Chunk, Container, Header
+from attar.codec.entropy import EntropyCoder
+from attar.codec.images import Picture
+from attar.codec.tables import INT32
+from attar.errors import BundleError, FormatError, ImageError, ModelMissingError
+
+__all__ = ["Codec", "load"]
+
+PREFERRED = ("photo", "digits")
+"""Models that are taken when none is named, the first installed one."""
+MAX_BATCH_PIXELS = 1 << 20
+"""Images go through a network together up to this many pixels; beyond, memory grows and nothing is won."""
+
+Source = NDArray[np.uint8] | Image.Image | Picture | str | os.PathLike[str] | bytes | IO[bytes]
+
+
+def load(model: str | os.PathLike[str] | bytes | None = None, *, threads: int | None = None) -> Codec:
+    """Codec of a bundle: a path, the name or id of an installed one, or (None) the best one installed.
+
+    Raises :class:`ModelMissingError` or :class:`BundleError`.
+    """
+    if model is None:
+        names = bundles.installed()
+        model = next((name for name in PREFERRED if name in names), None) or next(iter(names), None)
+        if model is None:
+            raise ModelMissingError(
+                f"no model is installed; put one (*{bundles.SUFFIX}) into {bundles.folders()[-1]}, or name "
+                "one with -m FILE (model=FILE)"
+            )
+    return Codec(bundles.read(bundles.find(model)), threads=threads)
+
+
+class Codec:
+    """Compresses images to ``.attar`` files and back with one bundle.
+
+    ``threads``: of the networks; None lets ONNX Runtime choose. Networks are loaded at their first use, so
+    a codec that only decompresses never loads the analysis. An instance may be shared between threads.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        self.bundle = bundle
+        self.manifest = bundle.manifest
+        self.threads = threads
+
+    def __repr__(self) -> str:
+        return f"Codec({self.manifest.name!r}, {self.bundle.sha256[:8]}: {self.manifest.accepts})"
+
+    def compress(self, image: Source, *, convert: bool = False) -> bytes:
+        """The bytes of a ``.attar`` file.
+
+        ``image``: uint8 (H, W), (H, W, 1) or (H, W, 3), a Pillow image, or an image file. Raises
+        :class:`ImageError` for an image that cannot be read, or that the model cannot take.
+        """
+        return self.compress_batch([image], convert=convert)[0]
+
+    def compress_batch(self, sources: Sequence[Source], *, convert: bool = False) -> list[bytes]:
+        """A file for each image; images of equal size go through the network together."""
+        pictures = [self._accepted(source, convert) for source in sources]
+        files: list[bytes] = [b""] * len(pictures)
+        for places in _batches([picture.pixels.shape for picture in pictures]):
+            batch = np.stack([self._prepared(pictures[place].pixels) for place in places])
+            for place, symbols in zip(places, self.analyse(batch), strict=True):
+                files[place] = self._pack(pictures[place], symbols)
+        return files
+
+    def decompress(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> NDArray[np.uint8]:
+        """Pixels uint8 (H, W, C) of a ``.attar`` file; C is 1 or 3, or 2 or 4 with alpha.
+
+        Raises :class:`FormatError` for a damaged file, :class:`ModelMissingError` for one of another model.
+        """
+        return self.decompress_batch([data], max_pixels=max_pixels)[0]
+
+    def decompress_batch(
+        self, files: Sequence[bytes], *, max_pixels: int = container.MAX_PIXELS
+    ) -> list[NDArray[np.uint8]]:
+        """Pixels of each file; files of equal size go through the network together."""
+        parts = [self._unpack(data, max_pixels) for data in files]
+        symbols = [self.symbols(part) for part in parts]
+        pixels: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)] * len(parts)
+        for places in _batches([(part.header.height, part.header.width) for part in parts]):
+            for place, image in zip(
+                places, self.synthesise(np.stack([symbols[p] for p in places])), strict=True
+            ):
+                pixels[place] = _finished(image, parts[place].header)
+        return pixels
+
+    def analyse(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
+        """Symbols int32 (B, ..., L) of images uint8 (B, H, W, C) that are already padded."""
+        latent = self._run(self._analysis, "image", images)
+        expected = (len(images), *self.manifest.latent_shape(*images.shape[1:3]))
+        if latent.shape != expected:
+            raise BundleError(
+                f"{self.bundle.source}: analysis gave a latent of shape {latent.shape}; the manifest says "
+                f"{expected}"
+            )
+        if not np.isfinite(latent).all() or np.abs(latent).max(initial=0) >= INT32.max:
+            raise BundleError(
+                f"{self.bundle.source}: analysis gave latents that are not finite or exceed int32"
+            )
+        return np.rint(latent).astype(np.int32)
+
+    def synthesise(self, symbols: NDArray[np.int32]) -> NDArray[np.uint8]:
+        """Images uint8 (B, H, W, C), padded, of symbols int32 (B, ..., L)."""
+        image = self._run(self._synthesis, "symbols", symbols.astype(np.float32))
+        if image.ndim != 4 or image.shape[0] != len(symbols) or image.shape[3] != self.manifest.channels:
+            raise BundleError(
+                f"{self.bundle.source}: synthesis gave images of shape {image.shape}; (B, H, W, "
+                f"{self.manifest.channels}) expected"
+            )
+        if np.isnan(image).any():
+            raise FormatError("the symbols are far outside of what the model can decode")
+        return _to_uint8(np.clip(image, 0, 1) * np.float32(255))
+
+    def symbols(self, part: Container) -> NDArray[np.int32]:
+        """Decode and check the symbols int32 (..., L) of one file."""
+        shape = self.manifest.latent_shape(part.header.height, part.header.width)
+        decoder = self._coder.decoder(part.chunks[Chunk.LATENTS], part.header_bytes)
+        coded = decoder.take(np.full(shape[-1], int(np.prod(shape[:-1], dtype=np.int64)), dtype=np.int64))
+        decoder.finish()
+        return np.ascontiguousarray(coded.reshape(shape[-1], -1).T).reshape(shape)
+
+    def _pack(self, picture: Picture, symbols: NDArray[np.int32]) -> bytes:
+        height, width, channels = picture.pixels.shape
+        header = Header(channels, width, height, self.bundle.short_id)
+        by_channel = symbols.reshape(-1, symbols.shape[-1]).T
+        counts = np.full(by_channel.shape[0], by_channel.shape[1], dtype=np.int64)
+        latents = self._coder.encode([(by_channel.ravel(), counts)], container.write_header(header))
+        return container.pack(header, {Chunk.LATENTS: latents})
+
+    def _unpack(self, data: bytes, max_pixels: int) -> Container:
+        part = container.unpack(data, max_pixels=max_pixels)
+        if part.header.model != self.bundle.short_id:
+            raise ModelMissingError(
+                f"the file was made with model {part.header.model.hex()}, and {self.manifest.name!r} is "
+                f"{self.bundle.sha256[:8]}"
+            )
+        if fault := self._refusal(
+            (part.header.height, part.header.width), 1 if part.header.channels < 3 else 3
+        ):
+            raise FormatError(f"the file declares what its model cannot hold: {fault}")
+        return part
+
+    def _accepted(self, source: Source, convert: bool) -> Picture:
+        if isinstance(source, Picture):
+            picture = source
+        else:
+            picture = (
+                images.from_array(source)
+                if isinstance(source, np.ndarray)
+                else images.read(source, convert=convert)
+            )
+        if fault := self._refusal(picture.pixels.shape[:2], picture.pixels.shape[2]):
+            name = f"{source}: " if isinstance(source, (str, os.PathLike)) else ""
+            raise ImageError(f"{name}{fault}")
+        return picture
+
+    def _refusal(self, size: tuple[int, ...], channels: int) -> str | None:
+        fits = self.manifest.size is None or tuple(size) == self.manifest.size
+        if fits and channels <= self.manifest.channels:
+            return None
+        given = f"{'gray' if channels == 1 else 'RGB'}, {size[0]} x {size[1]} (height x width)"
+        return f"{given}; model {self.manifest.name!r} takes {self.manifest.accepts}"
+
+    def _prepared(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        padded = images.pad(pixels, *self.manifest.padded_size(*pixels.shape[:2]))
+        return np.repeat(padded, 3, axis=2) if pixels.shape[2] < self.manifest.channels else padded
+
+    @cached_property
+    def _coder(self) -> EntropyCoder:
+        return EntropyCoder(self.bundle.tables)
+
+    @cached_property
+    def _analysis(self) -> onnxruntime.InferenceSession:
+        return self._session("analysis")
+
+    @cached_property
+    def _synthesis(self) -> onnxruntime.InferenceSession:
+        return self._session("synthesis")
+
+    def _session(self, name: str) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        if self.threads is not None:
+            options.intra_op_num_threads = self.threads
+        try:
+            return onnxruntime.InferenceSession(
+                self.bundle.graphs[name], options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise BundleError(
+                f"{self.bundle.source}: {name}.onnx cannot be loaded: {_first_line(error)}"
+            ) from error
+
+    def _run(
+        self, session: onnxruntime.InferenceSession, name: str, values: NDArray[Any]
+    ) -> NDArray[np.float32]:
+        try:
+            (result,) = session.run(None, {name: values})
+        except Exception as error:
+            raise BundleError(
+                f"{self.bundle.source}: the network failed on {name} {values.shape}: {_first_line(error)}"
+            ) from error
+        if result.dtype != np.float32:
+            raise BundleError(f"{self.bundle.source}: the network gave {result.dtype}; float32 expected")
+        return result  # type: ignore[no-any-return]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0][:300]
+
+
+def _batches(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Positions of equal shapes, together up to :data:`MAX_BATCH_PIXELS`."""
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for position, shape in enumerate(shapes):
+        groups[shape].append(position)
+    batches = []
+    for shape, places in groups.items():
+        step = max(1, MAX_BATCH_PIXELS // (shape[0] * shape[1]))
+        batches += [places[start : start + step] for start in range(0, len(places), step)]
+    return batches
+
+
+def _finished(image: NDArray[np.uint8], header: Header) -> NDArray[np.uint8]:
+    cropped = image[: header.height, : header.width]
+    if cropped.shape[:2] != (header.height, header.width):
+        raise FormatError(
+            f"the model gave {image.shape[1]} x {image.shape[0]} pixels for {header.width} x {header.height}"
+        )
+    if header.channels < 3 and cropped.shape[2] == 3:
+        return _to_uint8(cropped.mean(axis=2, keepdims=True))
+    return cropped
+
+
+def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
+    rounded: NDArray[np.uint8] = np.rint(values).astype(np.uint8)
+    return rounded

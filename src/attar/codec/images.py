@@ -1,0 +1,252 @@
+"""Image files <-> arrays: orientation, modes, alpha, metadata. The only module that touches image files."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from attar.codec.files import atomic
+from attar.errors import ImageError
+
+__all__ = ["MAX_PIXELS", "SUFFIXES", "Picture", "from_array", "read", "write"]
+
+MAX_PIXELS = 1 << 28
+"""Default cap on width x height, checked before pixels are decoded."""
+SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""Suffixes by which images are found in a folder."""
+EXACT = {
+    "1": "L",
+    "L": "L",
+    "LA": "LA",
+    "La": "LA",
+    "RGB": "RGB",
+    "RGBA": "RGBA",
+    "RGBX": "RGB",
+    "RGBa": "RGBA",
+}
+"""Modes whose 8-bit pixels are taken as they are, and what they are taken as; palettes are expanded."""
+FAULTS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    MemoryError,
+    ZeroDivisionError,
+)
+"""What Pillow raises for a broken file, over all of its readers."""
+OPENING = threading.Lock()
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image in memory. ``pixels``: uint8 (H, W, 1) gray or (H, W, 3) RGB; ``alpha``: uint8 (H, W) or None.
+
+    ``icc``, ``exif`` and ``xmp`` are the bodies of the metadata blocks, or None.
+    """
+
+    pixels: Pixels
+    alpha: Pixels | None = None
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+
+    def stripped(self) -> Picture:
+        """The picture without its metadata."""
+        return replace(self, icc=None, exif=None, xmp=None)
+
+    def to_pillow(self) -> Image.Image:
+        """As a Pillow image of mode L, LA, RGB or RGBA."""
+        colours = self.pixels[..., 0] if self.pixels.shape[2] == 1 else self.pixels
+        image = Image.fromarray(np.ascontiguousarray(colours))
+        if self.alpha is not None:
+            image.putalpha(Image.fromarray(np.ascontiguousarray(self.alpha)))
+        return image
+
+
+def from_array(array: Any) -> Picture:
+    """Picture from uint8 (H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4); 2 and 4 have alpha last."""
+    pixels = np.asarray(array)
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"pixels are uint8 (0 to 255), not {pixels.dtype}")
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 2, 3, 4) or 0 in pixels.shape:
+        raise ImageError(f"an image is an array of shape (H, W) or (H, W, 1 to 4), not {np.shape(array)}")
+    if pixels.shape[2] in (2, 4):
+        return Picture(pixels[..., :-1], pixels[..., -1])
+    return Picture(pixels)
+
+
+def read(
+    source: str | os.PathLike[str] | bytes | IO[bytes] | Image.Image,
+    *,
+    convert: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Picture:
+    """Read an image upright, from a path, its bytes, a binary stream or a Pillow image.
+
+    8-bit gray and RGB, with or without alpha, and palettes are taken exactly. What would lose something
+    (CMYK and other colour spaces, more than 8 bits, all but the first of several frames) is converted with
+    ``convert`` and refused otherwise. Raises :class:`ImageError`, naming the file, also for broken and
+    oversized images.
+    """
+    name, stream = _named(source)
+    try:
+        if isinstance(source, Image.Image):
+            return _picture(source, name, convert, max_pixels)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, on odd metadata; a fault in the pixels raises
+            with _opened(stream if stream is not None else source) as image:
+                return _picture(image, name, convert, max_pixels)
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not an image, or of an unknown kind") from error
+    except FAULTS as error:
+        detail = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ImageError(f"{name}: cannot be read: {detail}") from error
+
+
+def write(path: str | os.PathLike[str], picture: Picture, *, overwrite: bool = True, **options: Any) -> None:
+    """Write an image file of the kind that the suffix names, with the metadata that this kind can hold.
+
+    ``options`` go to Pillow (``quality=90``). Whole or not at all; raises :class:`ImageError` for a kind
+    that cannot hold the picture and :class:`~attar.errors.AttarError` when the file cannot be written.
+    """
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise ImageError(f"{path}: no image format is known for the suffix {path.suffix!r}; use .png")
+    with atomic(path, overwrite=overwrite) as temporary:
+        data = encode(picture, kind, name=str(path), **options)
+        temporary.write_bytes(data)
+
+
+def encode(picture: Picture, kind: str, *, name: str = "image", **options: Any) -> bytes:
+    """The bytes of an image file of Pillow's format ``kind``, such as ``"PNG"``."""
+    metadata = {"icc_profile": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
+    buffer = io.BytesIO()
+    try:
+        picture.to_pillow().save(
+            buffer, kind, **{key: value for key, value in metadata.items() if value}, **options
+        )
+    except FAULTS as error:
+        raise ImageError(f"{name}: {kind} cannot hold the image: {error}") from error
+    return buffer.getvalue()
+
+
+def pad(pixels: Pixels, height: int, width: int) -> Pixels:
+    """Extend (H, W, C) at the bottom and right to ``height`` x ``width`` by repeating the edge."""
+    missing = (height - pixels.shape[0], width - pixels.shape[1])
+    return np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge") if any(missing) else pixels
+
+
+def _named(source: Any) -> tuple[str, IO[bytes] | None]:
+    if isinstance(source, bytes):
+        return "image", io.BytesIO(source)
+    if isinstance(source, (str, os.PathLike)):
+        return os.fspath(source), None
+    return str(getattr(source, "filename", "") or getattr(source, "name", "") or "image"), source
+
+
+@contextmanager
+def _opened(source: Any) -> Iterator[Image.Image]:
+    # Pillow's own limit is a module variable; ours is checked by _picture, before pixels are decoded.
+    with OPENING:
+        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = theirs
+    with image:
+        yield image
+
+
+def _picture(image: Image.Image, name: str, convert: bool, max_pixels: int) -> Picture:
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            f"{name}: {image.width} x {image.height} pixels, at most {max_pixels} are accepted: raise the "
+            "limit (max_pixels)"
+        )
+    if not image.width or not image.height:
+        raise ImageError(f"{name}: the image is empty ({image.width} x {image.height})")
+    if (loss := _loss(image)) and not convert:
+        raise ImageError(f"{name}: {loss}; pass --convert (convert=True) to accept that")
+    upright = ImageOps.exif_transpose(image)
+    icc = upright.info.get("icc_profile")
+    plain = _plain(upright, name)
+    if (plain.mode in ("L", "LA") and image.mode not in EXACT) or image.mode == "CMYK":
+        icc = None
+    exif = upright.getexif().tobytes() if upright.info.get("exif") or upright.getexif() else None
+    pixels = from_array(np.asarray(plain))
+    return replace(pixels, icc=icc or None, exif=exif or None, xmp=_xmp(upright))
+
+
+def _loss(image: Image.Image) -> str | None:
+    """What taking the image as 8-bit gray or RGB would lose, in words, or None."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        return f"{image.n_frames} frames, of which only the first would be kept"  # type: ignore[attr-defined]
+    deep = any(";16" in str(part) for tile in getattr(image, "tile", ()) for part in tile)
+    if deep or image.mode.startswith(("I", "F")):
+        return "more than 8 bits a channel, which would be rounded to 8"
+    if image.mode not in EXACT and image.mode not in ("P", "PA"):
+        return f"colour space {image.mode}, which would be converted to RGB"
+    return None
+
+
+def _plain(image: Image.Image, name: str) -> Image.Image:
+    """As one of the modes L, LA, RGB and RGBA."""
+    image.load()
+    transparent = image.has_transparency_data
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if transparent else "RGB")
+    if image.mode in EXACT:
+        target = EXACT[image.mode]
+        if transparent and target in ("L", "RGB"):  # one colour is declared transparent
+            target += "A"
+        return image.convert(target) if target != image.mode else image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _from_deep_gray(np.asarray(image), name)
+    if image.mode == "CMYK" and (profile := image.info.get("icc_profile")):
+        try:
+            srgb = ImageCms.createProfile("sRGB")
+            converted = ImageCms.profileToProfile(
+                image, ImageCms.ImageCmsProfile(io.BytesIO(profile)), srgb, outputMode="RGB"
+            )
+        except (ImageCms.PyCMSError, OSError):
+            converted = None  # a broken profile: the plain conversion is what is left
+        if converted is not None:
+            return converted
+    return image.convert("RGB")
+
+
+def _from_deep_gray(values: NDArray[Any], name: str) -> Image.Image:
+    lowest, highest = float(values.min()), float(values.max())
+    if not (lowest >= 0 and highest <= 65535):
+        raise ImageError(f"{name}: gray values from {lowest:g} to {highest:g}; 0 to 65535 can be converted")
+    return Image.fromarray(np.rint(values.astype(np.float64) / 257).astype(np.uint8))
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    return found.encode() if isinstance(found, str) else found or None

@@ -1,0 +1,231 @@
+"""``manifest.json`` of a bundle: what the model is, what it takes, and how its latents are shaped."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from attar.errors import BundleError
+
+__all__ = ["Entropy", "Latent", "Manifest"]
+
+FORMAT = 1
+ENTROPY_KINDS = ("factorized",)
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+MAX_SIDE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Latent:
+    """Shape of the latent of one image: ``(*spatial, channels)``.
+
+    ``stride``: pixels of the padded image per latent position, each way; the latent is then
+    ``(H / stride, W / stride, channels)``. ``None``: the spatial shape is fixed, and is ``shape``
+    (empty: the latent is a plain vector of ``channels`` numbers).
+    """
+
+    channels: int
+    stride: int | None = None
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """How symbols find their table. ``factorized``: one table for each latent channel."""
+
+    kind: str = "factorized"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The manifest. A value that no bundle may hold raises :class:`BundleError` with all faults.
+
+    ``channels``: 1 (gray) or 3 (RGB). ``size``: the only ``(height, width)`` taken, or None for any.
+    ``multiple``: height and width are padded to a multiple of this. ``qualities``: the range ``(lowest,
+    highest)`` of a model of variable rate, or None for a single rate. ``training``: a summary, free scalars
+    and strings. ``model``: the model.json document. ``created_by``: versions of the programs that made it.
+    """
+
+    name: str
+    version: str
+    licence: str
+    channels: int
+    latent: Latent
+    description: str = ""
+    size: tuple[int, int] | None = None
+    multiple: int = 1
+    entropy: Entropy = field(default_factory=Entropy)
+    qualities: tuple[int, int] | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    created_by: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if faults := self._faults():
+            raise BundleError("manifest: " + "; ".join(faults))
+
+    @property
+    def accepts(self) -> str:
+        """The images that the model takes, in words."""
+        colours = "gray" if self.channels == 1 else "RGB or gray"
+        return (
+            f"{colours}, any size"
+            if self.size is None
+            else f"{colours}, {self.size[0]} x {self.size[1]} (height x width)"
+        )
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after padding to :attr:`multiple`."""
+        return -(-height // self.multiple) * self.multiple, -(-width // self.multiple) * self.multiple
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Shape ``(..., channels)`` of the latent of one image of ``height`` x ``width`` pixels."""
+        if self.latent.stride is None:
+            return (*self.latent.shape, self.latent.channels)
+        padded = self.padded_size(height, width)
+        return (padded[0] // self.latent.stride, padded[1] // self.latent.stride, self.latent.channels)
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that :meth:`from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: object, source: str) -> Manifest:
+        """Manifest from untrusted JSON; raises :class:`BundleError` with ``source`` and every fault."""
+        faults: list[str] = []
+        values = _known(cls, document, "", faults)
+        for name, part in (("latent", Latent), ("entropy", Entropy)):
+            if name in values:
+                values[name] = _build(part, _known(part, values[name], f"{name}.", faults))
+        for name in ("size", "qualities"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
+        if not faults:
+            try:
+                return cls(**values)
+            except BundleError as error:
+                faults.append(str(error))
+        raise BundleError(f"{source}: " + "; ".join(faults))
+
+    def _faults(self) -> list[str]:
+        return [
+            f"{name} is {_brief(value)}; {expected} expected"
+            for name, value, valid, expected in (
+                (
+                    "format",
+                    self.format,
+                    self.format == FORMAT and type(self.format) is int,
+                    f"{FORMAT} (a later one needs a later attar)",
+                ),
+                (
+                    "name",
+                    self.name,
+                    isinstance(self.name, str) and NAME.fullmatch(self.name) is not None,
+                    "letters, digits and ._+-, at most 64",
+                ),
+                *(
+                    (key, getattr(self, key), isinstance(getattr(self, key), str), "text")
+                    for key in ("version", "licence", "description")
+                ),
+                ("channels", self.channels, type(self.channels) is int and self.channels in (1, 3), "1 or 3"),
+                (
+                    "size",
+                    self.size,
+                    self.size is None or _is_ints(self.size, 2, MAX_SIDE),
+                    f"null or [height, width], each 1 to {MAX_SIDE}",
+                ),
+                ("multiple", self.multiple, _is_int(self.multiple, 1024), "1 to 1024"),
+                (
+                    "latent",
+                    self.latent,
+                    self._latent_fits(),
+                    "channels 1 to 4096, and a stride that divides multiple, or a fixed shape of at most 2 "
+                    "numbers with a fixed size",
+                ),
+                (
+                    "entropy",
+                    self.entropy,
+                    isinstance(self.entropy, Entropy) and self.entropy.kind in ENTROPY_KINDS,
+                    f"kind {' or '.join(ENTROPY_KINDS)}",
+                ),
+                (
+                    "qualities",
+                    self.qualities,
+                    self.qualities is None
+                    or (_is_ints(self.qualities, 2, 100) and self.qualities[0] <= self.qualities[1]),
+                    "null or [lowest, highest] within 1 to 100",
+                ),
+                *(
+                    (key, getattr(self, key), isinstance(getattr(self, key), Mapping), "an object")
+                    for key in ("training", "model", "created_by")
+                ),
+            )
+            if not valid
+        ]
+
+    def _latent_fits(self) -> bool:
+        latent = self.latent
+        if not isinstance(latent, Latent) or not _is_int(latent.channels, 4096):
+            return False
+        if latent.stride is not None:
+            return (
+                latent.shape == ()
+                and _is_int(latent.stride, 1024)
+                and _is_int(self.multiple, 1024)
+                and self.multiple % latent.stride == 0
+            )
+        return (
+            self.size is not None
+            and isinstance(latent.shape, tuple)
+            and len(latent.shape) <= 2
+            and _is_ints(latent.shape, len(latent.shape), MAX_SIDE)
+        )
+
+
+def _known(part: type, document: object, prefix: str, faults: list[str]) -> dict[str, Any]:
+    """The members of ``document`` that ``part`` has; unknown and missing ones become faults."""
+    if not isinstance(document, dict):
+        faults.append(f"{prefix.rstrip('.') or 'the manifest'} is {_brief(document)}; an object expected")
+        return {}
+    names = {item.name for item in fields(part)}
+    for name in document:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            faults.append(
+                f"{prefix}{_brief(name)} is unknown" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+    required = {item.name for item in fields(part) if _is_required(item)}
+    faults.extend(f"{prefix}{name} is missing" for name in sorted(required - set(document)))
+    return {name: value for name, value in document.items() if name in names}
+
+
+def _is_required(item: Any) -> bool:
+    from dataclasses import MISSING
+
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _build(part: Callable[..., Any], values: dict[str, Any]) -> Any:
+    try:
+        return part(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        )
+    except TypeError:  # a missing member, which is among the faults already
+        return None
+
+
+def _is_int(value: object, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_ints(value: object, count: int, most: int) -> bool:
+    return isinstance(value, tuple) and len(value) == count and all(_is_int(item, most) for item in value)
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
