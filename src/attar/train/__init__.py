@@ -1,4 +1,4 @@
-"""Training (``pip install 'attar[train]'``): data sets, layers, networks, losses, the trainer, validation, export."""
+"""Training (``pip install 'attar[train]'``): data sets, layers, networks, losses, the trainer, export."""
 
 import os
 
