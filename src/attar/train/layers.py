@@ -1,0 +1,143 @@
+"""Attar's own Keras layers: pixel scaling and clipping, the quantiser, the factorized prior.
+
+They run on every Keras backend. Arrays are channels last; ``B`` is the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+SMALLEST_PROBABILITY = 1e-9  # bounds the bits of one symbol in training at about 30
+
+
+@keras.saving.register_keras_serializable("attar")
+class PixelsToUnit(keras.layers.Layer):
+    """uint8 pixels 0..255 -> float 0..1, the first thing every network does."""
+
+    def call(self, pixels: Any) -> Any:
+        """(B, H, W, C) uint8 or float in 0..255 -> float in 0..1."""
+        return ops.cast(pixels, self.compute_dtype) / 255.0
+
+
+@keras.saving.register_keras_serializable("attar")
+class ClipToUnit(keras.layers.Layer):
+    """Clip to [0, 1]; the last thing every decoder does.
+
+    The gradient passes straight through: an output beyond the range that is right once clipped has a zero
+    gradient already, and one that is wrong must be able to come back, which a hard clip forbids.
+    """
+
+    def call(self, values: Any) -> Any:
+        """Any float tensor -> the same shape in [0, 1], always float32."""
+        values = ops.cast(values, "float32")
+        return values + ops.stop_gradient(ops.clip(values, 0.0, 1.0) - values)
+
+
+@keras.saving.register_keras_serializable("attar")
+class Quantizer(keras.layers.Layer):
+    """Latents to what the file can hold: integers.
+
+    Inference rounds to the nearest integer (half to even, as the codec does). Training returns two values, because
+    the two uses of a latent want different relaxations: the decoder sees the rounded latent with a straight-through
+    gradient (Theis et al. 2017), the rate sees the latent plus uniform noise, whose density is differentiable
+    (Balle et al. 2017, eq. 9); the mix is that of Minnen and Singh 2020, section 3.2.
+    """
+
+    def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, latent: Any, training: bool = False) -> tuple[Any, Any]:
+        """(B, ..., C) float -> (for the decoder, for the rate), both (B, ..., C) float32."""
+        latent = ops.cast(latent, "float32")
+        rounded = latent + ops.stop_gradient(ops.round(latent) - latent)
+        if not training:
+            return rounded, rounded
+        noise = keras.random.uniform(ops.shape(latent), -0.5, 0.5, dtype="float32", seed=self.seed_generator)
+        return rounded, latent + noise
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable("attar")
+class FactorizedPrior(keras.layers.Layer):
+    """One learned distribution for each latent channel: a mixture of logistics, integrated over unit bins.
+
+    The fully factorized model of Balle et al. 2018 (appendix 6.1) with the mixture of Cheng et al. 2020 (eq. 9) in
+    place of its small network: as flexible here, and cheaper.
+
+    Args:
+        components: logistics in the mixture of one channel.
+        spread: scale of the widest logistic before training, in symbols.
+    """
+
+    def __init__(self, components: int = 3, spread: float = 3.0, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if components < 1 or spread <= 0:
+            raise ValueError(f"FactorizedPrior: components must be >= 1 and spread > 0, got {components} and {spread}")
+        self.components = components
+        self.spread = spread
+
+    def build(self, latent_shape: tuple[int | None, ...]) -> None:
+        """Make (C, K) logits, means and log-scales for a latent (B, ..., C)."""
+        shape = (int(latent_shape[-1] or 0), self.components)
+        log_scales = [math.log(self.spread) - 1.0 * k for k in range(self.components)]
+        start = keras.initializers.Constant(np.broadcast_to(np.asarray(log_scales, "float32"), shape).copy())
+        # Distinct means break the symmetry between components.
+        offsets = np.linspace(-0.5, 0.5, self.components) if self.components > 1 else np.zeros(1)
+        means = keras.initializers.Constant(np.broadcast_to(offsets.astype("float32"), shape).copy())
+        self.logits = self.add_weight(name="logits", shape=shape, initializer="zeros")
+        self.means = self.add_weight(name="means", shape=shape, initializer=means)
+        self.log_scales = self.add_weight(name="log_scales", shape=shape, initializer=start)
+
+    def call(self, symbols: Any) -> Any:
+        """(B, ..., C) float -> bits of each element, the same shape."""
+        return -ops.log(ops.maximum(self._bin(symbols), SMALLEST_PROBABILITY)) * (1.0 / math.log(2.0))
+
+    def _bin(self, symbols: Any) -> Any:
+        """Probability of the unit bin around each element, (B, ..., C)."""
+        centred = ops.expand_dims(symbols, -1) - self.means  # (B, ..., C, K)
+        # By symmetry the bin is evaluated in the left tail, where the difference of sigmoids keeps its digits.
+        left = -ops.abs(centred)
+        inverse = ops.exp(-self.log_scales)
+        mass = ops.sigmoid((left + 0.5) * inverse) - ops.sigmoid((left - 0.5) * inverse)
+        return ops.sum(mass * ops.softmax(self.logits), axis=-1)
+
+    def probabilities(self, minimum: int, maximum: int) -> np.ndarray:
+        """Probability of every integer in minimum..maximum for each channel, float64 (C, maximum - minimum + 1)."""
+        logits, means, log_scales = (
+            np.asarray(ops.convert_to_numpy(v), np.float64) for v in (self.logits, self.means, self.log_scales)
+        )
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        symbols = np.arange(minimum, maximum + 1, dtype=np.float64)
+        left = -np.abs(symbols[None, :, None] - means[:, None, :])  # (C, N, K)
+        scale = np.exp(log_scales)[:, None, :]
+        mass = _sigmoid((left + 0.5) / scale) - _sigmoid((left - 0.5) / scale)
+        return (mass * weights[:, None, :]).sum(-1)
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "components": self.components, "spread": self.spread}
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+LAYERS: Mapping[str, type] = MappingProxyType(
+    {cls.__name__: cls for cls in (PixelsToUnit, ClipToUnit, Quantizer, FactorizedPrior)}
+)
+"""The layers that a model.json may name beside those of ``keras.layers``."""

@@ -1,0 +1,246 @@
+"""``ModelSpec`` -> a Keras network. The only place where the names in a model.json become Keras layers.
+
+::
+
+    images (B,H,W,C) uint8 --analysis--> latent --quantiser--> symbols --synthesis--> regenerated (B,H,W,C) in [0,1]
+                                                          \\--prior--> bits (B,)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from attar import spec as specs
+from attar.errors import SpecError
+from attar.train import layers
+
+FACTORIZED_OPTIONS = {"kind": "factorized", "components": 3, "spread": 3.0}
+LARGEST_MULTIPLE = 256  # pixels; the coarsest grid that a convolutional model may need
+
+
+class Forward(NamedTuple):
+    """What one pass through a network gives: regenerated (B,H,W,C) in [0,1], bits (B,), symbols (B, ..., C)."""
+
+    regenerated: Any
+    bits: Any
+    symbols: Any
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How image sizes become latent sizes.
+
+    Attributes:
+        size: the one image size (H, W) that the network takes, or None for any.
+        multiple: pixels that height and width are padded to a multiple of (1 when ``size`` is set).
+        latent: shape of one latent when ``size`` is set, without the batch; otherwise only its channels ``(C,)``.
+        stride: image pixels per latent element when ``size`` is None, otherwise None.
+    """
+
+    size: tuple[int, int] | None
+    multiple: int
+    latent: tuple[int, ...]
+    stride: int | None
+
+
+@keras.saving.register_keras_serializable("attar")
+class Network(keras.Model):
+    """Analysis, quantiser, prior and synthesis of one model.json, as one Keras model.
+
+    Use :func:`build`. ``network(images, training=True)`` returns a :class:`Forward`; its loss is the caller's.
+    """
+
+    def __init__(self, spec: specs.ModelSpec, analysis: Any, synthesis: Any, prior: Any, seed: int | None) -> None:
+        super().__init__(name="network")
+        self.spec = spec
+        self.analysis = analysis
+        self.synthesis = synthesis
+        self.prior = prior
+        self.quantizer = layers.Quantizer(seed, name="quantizer")
+        self.built = True
+
+    def call(self, images: Any, training: bool = False) -> Forward:
+        """Images (B, H, W, C) uint8 (or 0..255 in float) -> :class:`Forward`."""
+        latent = self.analysis(images, training=training)
+        symbols, noisy = self.quantizer(latent, training=training)
+        bits = self.prior(noisy)
+        return Forward(self.synthesis(symbols, training=training), ops.sum(bits, axis=tuple(range(1, len(bits.shape)))), symbols)
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the network: the model.json itself."""
+        return {"document": dict(self.spec.document)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Network:  # noqa: ARG003
+        """Rebuild from the model.json."""
+        return build(specs.parse(config["document"], "model.json"))
+
+
+def build(spec: specs.ModelSpec, *, seed: int | None = None, dtype: str = "float32") -> Network:
+    """Build the network of a model.json.
+
+    Args:
+        spec: the parsed file, with its latent dimensions filled in.
+        seed: seed of the initial weights and of the quantisation noise; None draws one.
+        dtype: Keras dtype policy of the two transforms, ``float32`` or ``mixed_bfloat16``.
+
+    Raises:
+        SpecError: with every fault found: unknown layers, arguments that a layer refuses, layers that do not fit,
+            a decoder whose output is not shaped like the input.
+    """
+    if seed is not None:
+        keras.utils.set_random_seed(seed)
+    options = _entropy_options(spec)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        chains = _make_layers(spec)
+        inputs = keras.Input(spec.input_shape, name="image", dtype="uint8")
+        latent = _chain(layers.PixelsToUnit(name="pixels_to_unit")(inputs), chains["encoder"], spec)
+        analysis = keras.Model(inputs, latent, name="analysis")
+        symbols = keras.Input(latent.shape[1:], name="symbols", dtype="float32")
+        image = _chain(symbols, chains["decoder"], spec)
+        synthesis = keras.Model(symbols, layers.ClipToUnit(name="clip_to_unit", dtype="float32")(image), name="synthesis")
+    finally:
+        keras.config.set_dtype_policy(before)
+    prior = layers.FactorizedPrior(options["components"], options["spread"], name="prior")
+    prior.build(latent.shape)
+    network = Network(spec, analysis, synthesis, prior, seed)
+    geometry(network)  # refuses a decoder that does not give the input's shape back
+    return network
+
+
+def geometry(network: Network) -> Geometry:
+    """Find how the network maps image sizes to latent sizes, by asking its layers for shapes.
+
+    Raises:
+        SpecError: if the regenerated image is not shaped like the input.
+    """
+    spec = network.spec
+    height, width, channels = spec.input_shape
+    if height is not None and width is not None:
+        latent = tuple(int(n) for n in network.analysis.output_shape[1:])
+        out = tuple(network.synthesis.output_shape[1:])
+        if out != spec.input_shape:
+            raise SpecError(spec.name, [_wrong_shape(spec, out)])
+        return Geometry((height, width), 1, latent, None)
+    for exponent in range(LARGEST_MULTIPLE.bit_length()):
+        multiple = 2**exponent
+        strides = {_stride(network, multiple * k) for k in (2, 3, 5)}
+        if len(strides) == 1 and (stride := strides.pop()) is not None:
+            return Geometry(None, multiple, (int(network.analysis.output_shape[-1]),), stride)
+    raise SpecError(spec.name, [_wrong_shape(spec, tuple(network.synthesis.output_shape[1:]))])
+
+
+def _stride(network: Network, size: int) -> int | None:
+    """Pixels per latent element for an image of ``size`` squared, or None where the shapes do not come back."""
+    try:
+        latent = network.analysis.compute_output_shape((1, size, size, network.spec.input_shape[2]))
+        image = network.synthesis.compute_output_shape(latent)
+    except (ValueError, TypeError):
+        return None
+    if tuple(image[1:]) != (size, size, network.spec.input_shape[2]) or latent[1] != latent[2] or size % latent[1]:
+        return None
+    return int(size // latent[1])
+
+
+def _wrong_shape(spec: specs.ModelSpec, out: tuple[Any, ...]) -> str:
+    last = spec.blocks["decoder"][-1].path
+    return f"{last}: the decoder ends with shape {list(out)}, expected the input's {list(spec.input_shape)}"
+
+
+def _entropy_options(spec: specs.ModelSpec) -> dict[str, Any]:
+    """The ``entropy`` object over its defaults, checked."""
+    given = dict(spec.entropy)
+    faults = [
+        f"entropy.{key}: unknown key, expected one of {', '.join(FACTORIZED_OPTIONS)}"
+        for key in given
+        if key not in FACTORIZED_OPTIONS
+    ]
+    options = {**FACTORIZED_OPTIONS, **given}
+    if options["kind"] != "factorized":
+        faults.append(f"entropy.kind: {options['kind']!r} is unknown, expected 'factorized'")
+    components = options["components"]
+    if not (isinstance(components, int) and 1 <= components <= 16):
+        faults.append(f"entropy.components: {components!r}, expected a whole number from 1 to 16")
+    if not (isinstance(options["spread"], (int, float)) and 0 < options["spread"] < 1e4):
+        faults.append(f"entropy.spread: {options['spread']!r}, expected a number above 0 and below 10000")
+    if faults:
+        raise SpecError(spec.name, faults)
+    return options
+
+
+def _make_layers(spec: specs.ModelSpec) -> dict[str, list[tuple[specs.LayerSpec, Any]]]:
+    """Every layer of the model, constructed; all faults of all layers at once."""
+    faults: list[str] = []
+    chains: dict[str, list[tuple[specs.LayerSpec, Any]]] = {}
+    for block, layer_specs in spec.blocks.items():
+        chains[block] = []
+        for layer in layer_specs:
+            if layer.name == "compressed_representation" and _has_open_size(layer):
+                faults.append(f"{layer.path}: its size is open (null): give it in the file or by --latent-dims")
+                continue
+            try:
+                chains[block].append((layer, make_layer(layer.kind, {**layer.arguments, "name": layer.name})))
+            except Exception as error:  # noqa: BLE001 - a constructor may raise anything; all of it is the file's fault
+                faults.append(f"{layer.path}: {_first_line(error)}")
+    if faults:
+        raise SpecError(spec.name, faults)
+    return chains
+
+
+def _has_open_size(layer: specs.LayerSpec) -> bool:
+    return any(key in layer.arguments and layer.arguments[key] is None for key in ("units", "filters"))
+
+
+def layer_class(kind: str) -> type:
+    """The class that a layer's name in a model.json stands for: one of ours, else one of ``keras.layers``."""
+    found = layers.LAYERS.get(kind) or getattr(keras.layers, kind, None)
+    if not (isinstance(found, type) and issubclass(found, keras.layers.Layer)) or kind in specs.FORBIDDEN_LAYERS:
+        raise ValueError(f"{kind} is no layer of Attar or Keras that a model.json may name")
+    return found
+
+
+def make_layer(kind: str, arguments: Mapping[str, Any]) -> Any:
+    """One Keras layer; an argument of the form ``{"<layer name>": {...}}`` becomes a layer (for wrappers)."""
+    return layer_class(kind)(**{key: _argument(value) for key, value in arguments.items()})
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((kind, inner),) = value.items()
+        if isinstance(inner, Mapping) and (kind in layers.LAYERS or hasattr(keras.layers, kind)):
+            return make_layer(kind, inner)
+    return value
+
+
+def _chain(tensor: Any, chain: list[tuple[specs.LayerSpec, Any]], spec: specs.ModelSpec) -> Any:
+    """Apply layers one after the other; the first that does not fit is named with the shape it was given."""
+    for layer_spec, layer in chain:
+        try:
+            tensor = layer(tensor)
+        except Exception as error:  # noqa: BLE001 - Keras raises many kinds for shapes that do not fit
+            fault = f"{layer_spec.path}: does not fit an input of shape {list(tensor.shape[1:])}: {_first_line(error)}"
+            raise SpecError(spec.name, [fault]) from error
+        if not hasattr(tensor, "shape"):
+            raise SpecError(spec.name, [f"{layer_spec.path}: gives {type(tensor).__name__}, expected one tensor"])
+    return tensor
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return " ".join(text.split("\n\n")[0].split())[:300]
+
+
+def parameters(network: Network) -> dict[str, int]:
+    """Number of weights in each part."""
+    return {
+        part: int(sum(np.prod(v.shape) for v in getattr(network, part).trainable_variables))
+        for part in ("analysis", "synthesis", "prior")
+    }
