@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from attar import __version__
-from attar.errors import AttarError
+from attar.errors import AttarError, MissingExtraError
 
 # command -> (module of this package, attribute, the one line shown by `attar --help`)
 COMMANDS = {
@@ -25,11 +25,28 @@ COMMANDS = {
     "compare": ("measuring", "compare", "Compare two images: PSNR, SSIM, MS-SSIM."),
     "benchmark": ("measuring", "benchmark", "Measure codecs on images: RD curves, BD-rates, one report."),
 }
-# The words that the system we replace used, and people still type: `--latent_dims` is `--latent-dims`.
+# module that a command may lack -> the extra that brings it; everything else missing is a broken installation
+EXTRAS = {
+    "keras": "train",
+    "torch": "train",
+    "onnx": "train",
+    "h5py": "train",
+    "tensorboard": "train",
+    "tensorflow_datasets": "tfds",
+    "matplotlib": "measure",
+    "bjontegaard": "measure",
+    "imagecodecs": "measure",
+    "fastapi": "web",
+    "uvicorn": "web",
+    "ray": "cluster",
+}
 
 
 def accept_underscores(arguments: list[str]) -> list[str]:
-    """Spell every ``--long_option`` with dashes; values and everything after ``--`` stay as they are."""
+    """Spell every ``--long_option`` with dashes; values and everything after ``--`` stay as they are.
+
+    Scripts written for the system that Attar replaces say ``--latent_dims``.
+    """
     out: list[str] = []
     for position, argument in enumerate(arguments):
         if argument == "--":
@@ -42,18 +59,17 @@ def accept_underscores(arguments: list[str]) -> list[str]:
 class LazyGroup(click.Group):
     """A group that knows its commands' names and one-line helps without importing them."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: D102
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002, D102
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: D102
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
-        assert isinstance(command, click.Command)
+        command: click.Command = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002, D102
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
 
@@ -67,7 +83,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; every :class:`AttarError` becomes one line on stderr and its exit code."""
     try:
-        return cli.main(accept_underscores(sys.argv[1:] if arguments is None else arguments), prog_name="attar", standalone_mode=False)
+        words = accept_underscores(sys.argv[1:] if arguments is None else arguments)
+        return _run(words)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
@@ -79,3 +96,13 @@ def main(arguments: list[str] | None = None) -> Any:
     except (KeyboardInterrupt, click.Abort):
         click.echo("attar: interrupted", err=True)
         sys.exit(130)
+
+
+def _run(arguments: list[str]) -> Any:
+    try:
+        return cli.main(arguments, prog_name="attar", standalone_mode=False)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise MissingExtraError(package, EXTRAS[package]) from error
