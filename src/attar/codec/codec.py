@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from attar.codec import bundle as bundles
-from attar.codec import container, images
+from attar.codec import chunks, container, images
 from attar.codec.bundle import Bundle
 from attar.codec.container import Chunk, Container, Header
 from attar.codec.entropy import EntropyCoder
@@ -69,22 +69,27 @@ class Codec:
     def __repr__(self) -> str:
         return f"Codec({self.manifest.name!r}, {self.bundle.sha256[:8]}: {self.manifest.accepts})"
 
-    def compress(self, image: Source, *, convert: bool = False) -> bytes:
+    def compress(self, image: Source, *, convert: bool = False, strip: bool = False) -> bytes:
         """The bytes of a ``.attar`` file.
 
-        ``image``: uint8 (H, W), (H, W, 1) or (H, W, 3), a Pillow image, or an image file. Raises
-        :class:`ImageError` for an image that cannot be read, or that the model cannot take.
+        ``image``: uint8 (H, W) or (H, W, 1 to 4), the last of 2 or 4 channels being alpha, a Pillow image,
+        or an image file. ``convert`` accepts what loses something (:func:`attar.codec.images.read`);
+        ``strip`` drops the metadata. Raises :class:`ImageError` for an image that cannot be read, or that
+        the model cannot take.
         """
-        return self.compress_batch([image], convert=convert)[0]
+        return self.compress_batch([image], convert=convert, strip=strip)[0]
 
-    def compress_batch(self, sources: Sequence[Source], *, convert: bool = False) -> list[bytes]:
+    def compress_batch(
+        self, sources: Sequence[Source], *, convert: bool = False, strip: bool = False
+    ) -> list[bytes]:
         """A file for each image; images of equal size go through the network together."""
         pictures = [self._accepted(source, convert) for source in sources]
         files: list[bytes] = [b""] * len(pictures)
         for places in _batches([picture.pixels.shape for picture in pictures]):
             batch = np.stack([self._prepared(pictures[place].pixels) for place in places])
             for place, symbols in zip(places, self.analyse(batch), strict=True):
-                files[place] = self._pack(pictures[place], symbols)
+                picture = pictures[place]
+                files[place] = self._pack(picture.stripped() if strip else picture, symbols)
         return files
 
     def decompress(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> NDArray[np.uint8]:
@@ -98,15 +103,43 @@ class Codec:
         self, files: Sequence[bytes], *, max_pixels: int = container.MAX_PIXELS
     ) -> list[NDArray[np.uint8]]:
         """Pixels of each file; files of equal size go through the network together."""
-        parts = [self._unpack(data, max_pixels) for data in files]
-        symbols = [self.symbols(part) for part in parts]
-        pixels: list[NDArray[np.uint8]] = [np.empty(0, np.uint8)] * len(parts)
+        return [picture.to_array() for picture in self.decode_batch(files, max_pixels=max_pixels)]
+
+    def decode(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> Picture:
+        """Everything that a ``.attar`` file holds: pixels, alpha and metadata. See :meth:`decompress`."""
+        return self.decode_batch([data], max_pixels=max_pixels)[0]
+
+    def decode_batch(
+        self, files: Sequence[bytes], *, max_pixels: int = container.MAX_PIXELS
+    ) -> list[Picture]:
+        """:meth:`decode` of each file; files of equal size go through the network together."""
+        parts = [self.unpack(data, max_pixels=max_pixels) for data in files]
+        pictures: dict[int, Picture] = {}
         for places in _batches([(part.header.height, part.header.width) for part in parts]):
-            for place, image in zip(
-                places, self.synthesise(np.stack([symbols[p] for p in places])), strict=True
-            ):
-                pixels[place] = _finished(image, parts[place].header)
-        return pixels
+            batch = np.stack([self.symbols(parts[place]) for place in places])
+            for place, pixels in zip(places, self.synthesise(batch), strict=True):
+                pictures[place] = _finished(pixels, parts[place])
+        return [pictures[place] for place in range(len(parts))]
+
+    def unpack(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> Container:
+        """Take a file of this codec's model apart and check all of it but the symbols."""
+        part = container.unpack(data, max_pixels=max_pixels)
+        if part.header.model != self.bundle.short_id:
+            raise ModelMissingError(
+                f"the file was made with model {part.header.model.hex()}, "
+                f"and {self.manifest.name!r} is {self.bundle.sha256[:8]}"
+            )
+        size = (part.header.height, part.header.width)
+        if fault := self._refusal(size, 1 if part.header.channels < 3 else 3):
+            raise FormatError(f"the file declares what its model cannot hold: {fault}")
+        return part
+
+    def verify(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> int:
+        """Check every byte of a file without running a network; returns the number of its symbols."""
+        part = self.unpack(data, max_pixels=max_pixels)
+        symbols = self.symbols(part)
+        _beside_pixels(part)
+        return symbols.size
 
     def analyse(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Symbols int32 (B, ..., L) of images uint8 (B, H, W, C) that are already padded."""
@@ -144,25 +177,19 @@ class Codec:
         return np.ascontiguousarray(coded.reshape(shape[-1], -1).T).reshape(shape)
 
     def _pack(self, picture: Picture, symbols: NDArray[np.int32]) -> bytes:
-        height, width, channels = picture.pixels.shape
-        header = Header(channels, width, height, self.bundle.short_id)
+        height, width, colours = picture.pixels.shape
+        header = Header(colours + (picture.alpha is not None), width, height, self.bundle.short_id)
         by_channel = symbols.reshape(-1, symbols.shape[-1]).T
         counts = np.full(by_channel.shape[0], by_channel.shape[1], dtype=np.int64)
-        latents = self._coder.encode([(by_channel.ravel(), counts)], container.write_header(header))
-        return container.pack(header, {Chunk.LATENTS: latents})
-
-    def _unpack(self, data: bytes, max_pixels: int) -> Container:
-        part = container.unpack(data, max_pixels=max_pixels)
-        if part.header.model != self.bundle.short_id:
-            raise ModelMissingError(
-                f"the file was made with model {part.header.model.hex()}, and {self.manifest.name!r} is "
-                f"{self.bundle.sha256[:8]}"
-            )
-        if fault := self._refusal(
-            (part.header.height, part.header.width), 1 if part.header.channels < 3 else 3
-        ):
-            raise FormatError(f"the file declares what its model cannot hold: {fault}")
-        return part
+        bodies = {
+            Chunk.LATENTS: self._coder.encode([(by_channel.ravel(), counts)], container.write_header(header))
+        }
+        if picture.alpha is not None:
+            bodies[Chunk.ALPHA] = chunks.pack_alpha(picture.alpha)
+        for kind, body in ((Chunk.ICC, picture.icc), (Chunk.EXIF, picture.exif), (Chunk.XMP, picture.xmp)):
+            if body:
+                bodies[kind] = chunks.pack_metadata(body, kind)
+        return container.pack(header, bodies)
 
     def _accepted(self, source: Source, convert: bool) -> Picture:
         if isinstance(source, Picture):
@@ -245,15 +272,28 @@ def _batches(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
     return batches
 
 
-def _finished(image: NDArray[np.uint8], header: Header) -> NDArray[np.uint8]:
-    cropped = image[: header.height, : header.width]
-    if cropped.shape[:2] != (header.height, header.width):
+def _finished(pixels: NDArray[np.uint8], part: Container) -> Picture:
+    """The picture of one file from the padded pixels (H, W, C) of its model."""
+    height, width, channels = part.header.height, part.header.width, part.header.channels
+    if pixels.shape[0] < height or pixels.shape[1] < width:
         raise FormatError(
-            f"the model gave {image.shape[1]} x {image.shape[0]} pixels for {header.width} x {header.height}"
+            f"the model gave {pixels.shape[1]} x {pixels.shape[0]} pixels for {width} x {height}"
         )
-    if header.channels < 3 and cropped.shape[2] == 3:
-        return _to_uint8(cropped.mean(axis=2, keepdims=True))
-    return cropped
+    cropped = pixels[:height, :width]
+    if channels < 3 and cropped.shape[2] == 3:
+        cropped = _to_uint8(cropped.mean(axis=2, keepdims=True))
+    return Picture(cropped, **_beside_pixels(part))
+
+
+def _beside_pixels(part: Container) -> dict[str, Any]:
+    """Alpha and metadata of a file, as arguments of :class:`Picture`."""
+    out: dict[str, Any] = {}
+    for kind, body in part.chunks.items():
+        if kind is Chunk.ALPHA:
+            out["alpha"] = chunks.unpack_alpha(body, part.header.height, part.header.width)
+        elif kind is not Chunk.LATENTS:
+            out[kind.name.lower()] = chunks.unpack_metadata(body, kind)
+    return out
 
 
 def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:

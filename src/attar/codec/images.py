@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from attar.codec.files import atomic
+from attar.codec.files import write_bytes
 from attar.errors import ImageError
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "Picture", "from_array", "read", "write"]
@@ -50,6 +50,8 @@ FAULTS = (
     ZeroDivisionError,
 )
 """What Pillow raises for a broken file, over all of its readers."""
+EXIF_PREFIX = b"Exif\0\0"
+ORIENTATION = 0x0112
 OPENING = threading.Lock()
 
 Pixels = NDArray[np.uint8]
@@ -71,6 +73,10 @@ class Picture:
     def stripped(self) -> Picture:
         """The picture without its metadata."""
         return replace(self, icc=None, exif=None, xmp=None)
+
+    def to_array(self) -> Pixels:
+        """As uint8 (H, W, C): 1 gray, 2 gray and alpha, 3 RGB, 4 RGB and alpha."""
+        return self.pixels if self.alpha is None else np.dstack([self.pixels, self.alpha])
 
     def to_pillow(self) -> Image.Image:
         """As a Pillow image of mode L, LA, RGB or RGBA."""
@@ -133,13 +139,17 @@ def write(path: str | os.PathLike[str], picture: Picture, *, overwrite: bool = T
     ``options`` go to Pillow (``quality=90``). Whole or not at all; raises :class:`ImageError` for a kind
     that cannot hold the picture and :class:`~attar.errors.AttarError` when the file cannot be written.
     """
-    path = Path(path)
-    kind = Image.registered_extensions().get(path.suffix.lower())
+    data = encode(picture, format_of(path), name=os.fspath(path), **options)
+    write_bytes(path, data, overwrite=overwrite)
+
+
+def format_of(name: str | os.PathLike[str]) -> str:
+    """Pillow's name of the format that the suffix of ``name`` stands for; raises :class:`ImageError`."""
+    suffix = (Path(name).suffix or os.fspath(name)).lower()
+    kind = Image.registered_extensions().get(suffix)
     if kind is None or kind not in Image.SAVE:
-        raise ImageError(f"{path}: no image format is known for the suffix {path.suffix!r}; use .png")
-    with atomic(path, overwrite=overwrite) as temporary:
-        data = encode(picture, kind, name=str(path), **options)
-        temporary.write_bytes(data)
+        raise ImageError(f"{name}: no image format to write is known by the suffix {suffix!r}; use .png")
+    return kind
 
 
 def encode(picture: Picture, kind: str, *, name: str = "image", **options: Any) -> bytes:
@@ -197,9 +207,7 @@ def _picture(image: Image.Image, name: str, convert: bool, max_pixels: int) -> P
     plain = _plain(upright, name)
     if (plain.mode in ("L", "LA") and image.mode not in EXACT) or image.mode == "CMYK":
         icc = None
-    exif = upright.getexif().tobytes() if upright.info.get("exif") or upright.getexif() else None
-    pixels = from_array(np.asarray(plain))
-    return replace(pixels, icc=icc or None, exif=exif or None, xmp=_xmp(upright))
+    return replace(from_array(np.asarray(plain)), icc=icc or None, exif=_exif(image), xmp=_xmp(upright))
 
 
 def _loss(image: Image.Image) -> str | None:
@@ -245,6 +253,23 @@ def _from_deep_gray(values: NDArray[Any], name: str) -> Image.Image:
     if not (lowest >= 0 and highest <= 65535):
         raise ImageError(f"{name}: gray values from {lowest:g} to {highest:g}; 0 to 65535 can be converted")
     return Image.fromarray(np.rint(values.astype(np.float64) / 257).astype(np.uint8))
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    """The EXIF block as it is in the file, but for the orientation, which has been applied."""
+    raw: bytes = image.info.get("exif", b"").removeprefix(EXIF_PREFIX)
+    if not raw and not (
+        raw := image.getexif().tobytes().removeprefix(EXIF_PREFIX) if image.getexif() else b""
+    ):
+        return None
+    order: Literal["little", "big"] = "little" if raw[:2] == b"II" else "big"
+    block = bytearray(raw)
+    first = int.from_bytes(block[4:8], order)
+    for entry in range(int.from_bytes(block[first : first + 2], order)):
+        at = first + 2 + 12 * entry
+        if int.from_bytes(block[at : at + 2], order) == ORIENTATION and at + 10 <= len(block):
+            block[at + 8 : at + 10] = (1).to_bytes(2, order)
+    return bytes(block)
 
 
 def _xmp(image: Image.Image) -> bytes | None:

@@ -1,0 +1,320 @@
+"""``attar compress``, ``decompress``, ``info``, ``verify`` and ``models``."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from attar.apps.cli import common
+from attar.apps.cli.common import STDIO, Job
+from attar.codec.container import MAX_PIXELS
+from attar.errors import AttarError
+
+if TYPE_CHECKING:
+    from attar.codec.images import Picture
+
+__all__ = ["compress", "decompress", "info", "models", "verify"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Row = dict[str, Any]
+
+model_option = click.option(
+    "-m", "--model", metavar="MODEL", help="A bundle: its path, or the name or id of an installed one."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document per file on stdout.")
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Refuse larger images.",
+)
+inputs_argument = click.argument("inputs", nargs=-1, required=True, metavar="FILE...")
+
+
+def output_options(command: Command) -> Command:
+    """The options of a command that makes one file out of each input; see :func:`convert_files`."""
+    for option in (
+        click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+        click.option("--skip-existing", is_flag=True, help="Leave inputs alone whose output exists."),
+        click.option("-f", "--force", is_flag=True, help="Overwrite existing files."),
+        click.option(
+            "-j",
+            "--jobs",
+            "workers",
+            type=click.IntRange(0),
+            default=1,
+            help="Files at a time; 0: one per core.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="A file, a folder (DIR/), or - for stdout.  [default: beside FILE]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@inputs_argument
+@output_options
+@model_option
+@click.option("--convert", is_flag=True, help="Accept a loss: CMYK, 16 bits, frames after the first.")
+@click.option("--strip", is_flag=True, help="Drop ICC profile, EXIF and XMP.")
+@max_pixels_option
+@json_option
+def compress(
+    inputs: tuple[str, ...], model: str | None, convert: bool, strip: bool, max_pixels: int, **options: Any
+) -> None:
+    """Compress images to .attar files. FILE may be - for stdin."""
+    from attar.codec import images
+    from attar.codec.shelf import Shelf
+
+    jobs = common.plan_outputs(common.expand(inputs), options["output"], ".attar")
+    codec = Shelf(model, threads=_threads(options["workers"])).named()
+
+    def work(name: str) -> tuple[bytes, Row]:
+        raw = common.read_input(name)
+        picture = images.read(raw, convert=convert, max_pixels=max_pixels)
+        data = codec.compress(picture, strip=strip)
+        pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
+        sizes = {"input_bytes": len(raw), "bytes": len(data), "bpp": 8 * len(data) / pixels}
+        return data, _size(picture) | sizes | {"model": codec.manifest.name}
+
+    convert_files(jobs, lambda job: work(job[0]), "compress", **options)
+
+
+@click.command()
+@inputs_argument
+@output_options
+@model_option
+@click.option(
+    "--format", "suffix", default="png", show_default=True, help="Kind of image when OUT does not name it."
+)
+@max_pixels_option
+@json_option
+def decompress(
+    inputs: tuple[str, ...], model: str | None, suffix: str, max_pixels: int, **options: Any
+) -> None:
+    """Turn .attar files back into images. FILE may be - for stdin."""
+    from attar.codec import images
+    from attar.codec.shelf import Shelf
+
+    suffix = "." + suffix.lstrip(".").lower()
+    jobs = common.plan_outputs(common.expand(inputs), options["output"], suffix)
+    shelf = Shelf(model, threads=_threads(options["workers"]))
+
+    def work(job: Job) -> tuple[bytes, Row]:
+        kind = images.format_of(suffix if job[1] == STDIO else job[1])
+        data = common.read_input(job[0])
+        codec = shelf.for_file(data, max_pixels=max_pixels)
+        picture = codec.decode(data, max_pixels=max_pixels)
+        row = _size(picture) | {"bytes": len(data), "model": codec.manifest.name}
+        return images.encode(picture, kind, name=job[1]), row
+
+    convert_files(jobs, work, "decompress", **options)
+
+
+@click.command()
+@inputs_argument
+@json_option
+def info(inputs: tuple[str, ...], as_json: bool) -> None:
+    """Show what a .attar file or a bundle says of itself. FILE may be - for stdin."""
+    from attar.codec import bundle
+
+    names = {bundle.sha256(path)[:8]: name for name, path in bundle.installed().items()}
+
+    def work(job: Job) -> Row:
+        data = common.read_input(job[0])
+        row = describe_bundle(job[0], data) if data[:2] == b"PK" else describe_file(data, names)
+        return {"input": job[0], "ok": True} | row
+
+    jobs = [(name, STDIO) for name in common.expand(inputs)]
+    common.run_jobs(jobs, work, label="info", show=lambda row: click.echo(in_words(row)), as_json=as_json)
+
+
+@click.command()
+@inputs_argument
+@model_option
+@max_pixels_option
+@json_option
+def verify(inputs: tuple[str, ...], model: str | None, max_pixels: int, as_json: bool) -> None:
+    """Check .attar files to the last bit: structure, checksums, symbols, alpha and metadata."""
+    from attar.codec.shelf import Shelf
+
+    shelf = Shelf(model)
+
+    def work(job: Job) -> Row:
+        data = common.read_input(job[0])
+        codec = shelf.for_file(data, max_pixels=max_pixels)
+        count = codec.verify(data, max_pixels=max_pixels)
+        return {
+            "input": job[0],
+            "ok": True,
+            "bytes": len(data),
+            "symbols": count,
+            "model": codec.manifest.name,
+        }
+
+    jobs = [(name, STDIO) for name in common.expand(inputs)]
+    common.run_jobs(
+        jobs, work, label="verify", show=lambda row: click.echo(f"{row['input']}: ok"), as_json=as_json
+    )
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List the installed bundles, or show one."""
+    if context.invoked_subcommand is None:
+        context.invoke(list_models, as_json=False)
+
+
+@models.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """List the installed bundles."""
+    from attar.codec import bundle
+
+    found = bundle.installed()
+    if not found:
+        click.echo(f"no model is installed; looked in {', '.join(map(str, bundle.folders()))}", err=True)
+
+    def show(row: Row) -> None:
+        click.echo(
+            f"{row['name']:<16} {row['id'][:8]} {row['bytes'] / 1e6:7.2f} MB  {row['accepts']}  "
+            f"{row['input']}"
+        )
+
+    def work(job: Job) -> Row:
+        return {"input": job[0], "ok": True} | describe_bundle(job[0], common.read_input(job[0]))
+
+    jobs = [(str(path), STDIO) for path in found.values()]
+    common.run_jobs(jobs, work, label="models", show=show, as_json=as_json, summary=False)
+
+
+@models.command("show")
+@click.argument("model")
+@json_option
+def show_model(model: str, as_json: bool) -> None:
+    """Show one bundle: its path, name or id."""
+    from attar.codec import bundle
+
+    path = str(bundle.find(model))
+    row = {"input": path, "ok": True} | describe_bundle(path, common.read_input(path))
+    if as_json:
+        common.echo_json(row)
+    else:
+        click.echo(in_words(row))
+
+
+def convert_files(
+    jobs: list[Job],
+    make: Callable[[Job], tuple[bytes, Row]],
+    label: str,
+    *,
+    output: str | None,
+    workers: int,
+    force: bool,
+    skip_existing: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Write what ``make`` makes of each input to its output, with the options of :func:`output_options`."""
+    if as_json and any(target == STDIO for _, target in jobs):
+        raise click.UsageError("--json and -o - would both write to stdout; give -o a file")
+
+    def work(job: Job) -> Row:
+        started = time.perf_counter()
+        name, target = job
+        if target != STDIO and not force and Path(target).exists():
+            if skip_existing:
+                return {"input": name, "output": target, "ok": True, "skipped": True}
+            raise AttarError(f"{target} exists already: overwrite it with -f, or pass --skip-existing")
+        data, row = make(job)
+        common.write_output(target, data, overwrite=force)
+        return (
+            {"input": name, "output": target, "ok": True} | row | {"seconds": time.perf_counter() - started}
+        )
+
+    def show(row: Row) -> None:
+        if row["output"] == STDIO:
+            return
+        if row.get("skipped"):
+            click.echo(f"{row['output']} exists, skipped", err=True)
+        else:
+            rate = f", {row['bpp']:.3f} bpp" if "bpp" in row else ""
+            size = f"{row['width']} x {row['height']}, {row['bytes']} bytes{rate}"
+            click.echo(f"{row['input']} -> {row['output']}: {size}", err=True)
+
+    count = workers or os.cpu_count() or 1
+    common.run_jobs(jobs, work, label=label, show=show, workers=count, as_json=as_json, quiet=quiet)
+
+
+def describe_file(data: bytes, names: Mapping[str, str]) -> Row:
+    """What a ``.attar`` file says of itself; ``names`` are those of the installed bundles by id."""
+    from attar.codec import container
+
+    part = container.unpack(data, max_pixels=1 << 62)
+    header = part.header
+    return {
+        "kind": "attar",
+        "version": container.VERSION,
+        "width": header.width,
+        "height": header.height,
+        "channels": header.channels,
+        "model": header.model.hex(),
+        "model_name": names.get(header.model.hex()),
+        "quality": header.quality or None,
+        "bytes": len(data),
+        "bpp": 8 * len(data) / (header.width * header.height),
+        "chunks": {kind.name.lower(): len(body) for kind, body in part.chunks.items()},
+        "skipped_chunks": list(part.skipped),
+    }
+
+
+def describe_bundle(name: str, data: bytes) -> Row:
+    """What a bundle says of itself, after all of it has been checked."""
+    from attar.codec import bundle
+
+    found = bundle.from_bytes(data, source=name)
+    sizes = {graph: len(body) for graph, body in found.graphs.items()}
+    return {
+        "kind": "bundle",
+        "id": found.sha256,
+        "accepts": found.manifest.accepts,
+        "bytes": len(data),
+        "graphs": sizes,
+        "tables": len(found.tables),
+    } | found.manifest.to_json()
+
+
+def in_words(row: Row) -> str:
+    """A row as aligned lines; the model's layers are left to ``--json``."""
+    lines = [str(row["input"])]
+    for key, value in row.items():
+        layers = key == "model" and isinstance(value, dict)
+        if key in ("input", "ok") or layers or value in (None, "", [], {}):
+            continue
+        shown = (
+            ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else value
+        )
+        lines.append(f"  {key:<14} {shown:.4f}" if isinstance(shown, float) else f"  {key:<14} {shown}")
+    return "\n".join(lines)
+
+
+def _size(picture: Picture) -> Row:
+    height, width, colours = picture.pixels.shape
+    return {"width": width, "height": height, "channels": colours + (picture.alpha is not None)}
+
+
+def _threads(workers: int) -> int | None:
+    """Threads of each network: all of them for one file at a time, else one."""
+    return None if workers == 1 else 1
