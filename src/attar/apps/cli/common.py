@@ -57,8 +57,9 @@ def expand(inputs: Sequence[str]) -> list[str]:
     """Inputs with ``*``, ``?`` and ``[]`` expanded where the shell has not done so (Windows); order kept."""
     out: list[str] = []
     for name in inputs:
-        is_pattern = glob.has_magic(name) and not Path(name).exists()
-        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern if is_pattern else [name]
+        found = [name]
+        if glob.has_magic(name) and not Path(name).exists():
+            found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute one
         if not found:
             raise click.UsageError(f"no file matches {name!r}")
         out += found
