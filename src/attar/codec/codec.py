@@ -23,8 +23,8 @@ from attar.codec import bundle as bundles
 from attar.codec import chunks, container, images
 from attar.codec.bundle import Bundle
 from attar.codec.container import Chunk, Container, Header
-from attar.codec.entropy import EntropyCoder
 from attar.codec.images import Picture
+from attar.codec.latents import LatentCoder
 from attar.codec.tables import INT32
 from attar.errors import BundleError, FormatError, ImageError, ModelMissingError
 
@@ -171,19 +171,12 @@ class Codec:
     def symbols(self, part: Container) -> NDArray[np.int32]:
         """Decode and check the symbols int32 (..., L) of one file."""
         shape = self.manifest.latent_shape(part.header.height, part.header.width)
-        decoder = self._coder.decoder(part.chunks[Chunk.LATENTS], part.header_bytes)
-        coded = decoder.take(np.full(shape[-1], int(np.prod(shape[:-1], dtype=np.int64)), dtype=np.int64))
-        decoder.finish()
-        return np.ascontiguousarray(coded.reshape(shape[-1], -1).T).reshape(shape)
+        return self._latents.decode(part.chunks[Chunk.LATENTS], part.header_bytes, shape)
 
     def _pack(self, picture: Picture, symbols: NDArray[np.int32]) -> bytes:
         height, width, colours = picture.pixels.shape
         header = Header(colours + (picture.alpha is not None), width, height, self.bundle.short_id)
-        by_channel = symbols.reshape(-1, symbols.shape[-1]).T
-        counts = np.full(by_channel.shape[0], by_channel.shape[1], dtype=np.int64)
-        bodies = {
-            Chunk.LATENTS: self._coder.encode([(by_channel.ravel(), counts)], container.write_header(header))
-        }
+        bodies = {Chunk.LATENTS: self._latents.encode(symbols, container.write_header(header))}
         if picture.alpha is not None:
             bodies[Chunk.ALPHA] = chunks.pack_alpha(picture.alpha)
         for kind, body in ((Chunk.ICC, picture.icc), (Chunk.EXIF, picture.exif), (Chunk.XMP, picture.xmp)):
@@ -217,8 +210,8 @@ class Codec:
         return np.repeat(padded, 3, axis=2) if pixels.shape[2] < self.manifest.channels else padded
 
     @cached_property
-    def _coder(self) -> EntropyCoder:
-        return EntropyCoder(self.bundle.tables)
+    def _latents(self) -> LatentCoder:
+        return LatentCoder(self.manifest, self.bundle.tables)
 
     @cached_property
     def _analysis(self) -> onnxruntime.InferenceSession:

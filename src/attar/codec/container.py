@@ -13,7 +13,20 @@ from enum import IntEnum
 
 from attar.errors import FormatError
 
-__all__ = ["MAGIC", "MAX_PIXELS", "VERSION", "Chunk", "Container", "Header", "pack", "read_header", "unpack"]
+__all__ = [
+    "MAGIC",
+    "MAX_PIXELS",
+    "VERSION",
+    "Chunk",
+    "Container",
+    "Header",
+    "Reader",
+    "pack",
+    "read_header",
+    "unpack",
+    "write_header",
+    "write_varint",
+]
 
 MAGIC = b"\xd7A\r\n"
 """Not ASCII, so that no text is taken for it; CR LF, so that a transfer in text mode breaks it at once."""
@@ -98,7 +111,8 @@ class Reader:
         raise FormatError(f"the {what} at byte {self.position - 1} is not a canonical varint")
 
 
-def _varint(value: int) -> bytes:
+def write_varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, lowest first; bit 7 says that more follow."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -128,14 +142,14 @@ FIELDS = (
     ),
     Field(
         "width",
-        lambda h: _varint(h.width),
+        lambda h: write_varint(h.width),
         lambda r: r.varint("width"),
         lambda h: 1 <= h.width <= MAX_SIDE,
         "1 to 2**31 - 1",
     ),
     Field(
         "height",
-        lambda h: _varint(h.height),
+        lambda h: write_varint(h.height),
         lambda r: r.varint("height"),
         lambda h: 1 <= h.height <= MAX_SIDE,
         "1 to 2**31 - 1",
@@ -211,7 +225,7 @@ def pack(header: Header, chunks: Mapping[Chunk, bytes]) -> bytes:
         body = chunks[kind]
         if kind != Chunk.LATENTS:
             body += _checksum(start, kind, body)
-        out += [bytes([kind]), _varint(len(body)), body]
+        out += [bytes([kind]), write_varint(len(body)), body]
     return b"".join(out)
 
 
