@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,11 +45,15 @@ FAULTS = (
     ValueError,
     SyntaxError,
     EOFError,
-    IndexError,
     TypeError,
     OverflowError,
     MemoryError,
     ZeroDivisionError,
+    RuntimeError,
+    LookupError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
 )
 """What Pillow raises for a broken file, over all of its readers."""
 EXIF_PREFIX = b"Exif\0\0"
