@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from attar.codec.files import atomic
 from attar.errors import CheckpointError
 
 RECORD = "record"  # the entry that holds the JSON
@@ -37,22 +38,17 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], record:
     """Write a checkpoint under a temporary name and rename it, so that a kill leaves the old one whole.
 
     Raises:
-        CheckpointError: if the file cannot be written.
+        AttarError: if the file cannot be written.
     """
-    path = Path(path)
     text = json.dumps({"format": FORMAT, **record}, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            np.savez(file, **{RECORD: np.frombuffer(text.encode(), np.uint8)}, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot write the checkpoint: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{RECORD: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:

@@ -15,64 +15,123 @@ SCHEDULES = ("constant", "cosine", "wsd")
 LOSSES = ("ssim-l1", "mse", "ms-ssim")
 
 
+def option(default: Any, text: str) -> Any:
+    """A field with its sentence, which is also the help of the option of `attar train` made from it."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One training run. Every field is an option of ``attar train`` of the same name."""
 
-    dataset: str = "digits"
-    """``digits``, a folder, or (with ``tfds``) the name of a TensorFlow data set."""
-    tfds: bool = False
-    """Read ``dataset`` through tensorflow-datasets."""
-    height: int | None = None
-    """Pixels that images are resized to; None keeps the model's or the images' own."""
-    width: int | None = None
-    """Pixels that images are resized to; None keeps the model's or the images' own."""
-    channels: int | None = None
-    """1 gray or 3 RGB; None takes the model's."""
-    crop: int | None = None
-    """Side in pixels of the random square crops trained on; None trains on whole images."""
-    shift: int = 0
-    """Largest random shift of a training image in pixels."""
-    flip: bool = False
-    """Flip half of the training images left to right."""
-    limit: int | None = None
-    """Largest number of images taken from the data set; None takes all."""
-    latent_dims: int | None = None
-    """Units or filters of ``compressed_representation``; None takes the file's, or 50 where it leaves them open."""
-    batch_size: int = 32
-    """Images in one step."""
-    epochs: int = 15
-    """Passes over the training images (or stretches of ``steps_per_epoch``)."""
-    steps_per_epoch: int | None = None
-    """Steps between two validations; None is one pass over the training images."""
-    learning_rate: float = 1e-3
-    """Peak learning rate of Adam."""
-    schedule: str = "cosine"
-    """``constant``, ``cosine`` (to zero over all epochs) or ``wsd`` (constant, then linear to zero in the last fifth)."""
-    warmup: int = 200
-    """Steps in which the learning rate rises linearly from zero."""
-    loss: str = "ssim-l1"
-    """Distortion: ``ssim-l1``, ``mse`` (255^2 scale) or ``ms-ssim``."""
-    weight: float = 1.0
-    """Factor of the distortion."""
-    alpha: float = 0.75
-    """Share of 1 - SSIM against mean absolute error in ``ssim-l1``."""
-    lmbda: float = 0.02
-    """Price of one bit per pixel in the loss."""
-    clip_norm: float = 1.0
-    """Largest norm of a step's gradient; 0 clips nothing."""
-    average: float = 0.0
-    """Momentum of the running average of the weights that is validated and kept; 0 keeps none."""
-    patience: int = 4
-    """Epochs without a better validation loss before the run stops; 0 never stops early."""
-    seed: int = 0
-    """Seed of the weights, the order of the images, the crops and the quantisation noise."""
-    bf16: bool = False
-    """Compute the transforms in bfloat16 (weights, prior and losses stay float32)."""
-    compiled: bool = False
-    """Compile the training step."""
-    save_minutes: float = 5.0
-    """Minutes between two checkpoints inside an epoch."""
+    dataset: str = option(
+        "digits",
+        "'digits', a folder, or (with 'tfds') the name of a TensorFlow data set.",
+    )
+    tfds: bool = option(
+        False,
+        "Read 'dataset' through tensorflow-datasets.",
+    )
+    height: int | None = option(
+        None,
+        "Pixels that images are resized to; None keeps the model's or the images' own.",
+    )
+    width: int | None = option(
+        None,
+        "Pixels that images are resized to; None keeps the model's or the images' own.",
+    )
+    channels: int | None = option(
+        None,
+        "1 gray or 3 RGB; None takes the model's.",
+    )
+    crop: int | None = option(
+        None,
+        "Side in pixels of the random square crops trained on; None trains on whole images.",
+    )
+    shift: int = option(
+        0,
+        "Largest random shift of a training image in pixels.",
+    )
+    flip: bool = option(
+        False,
+        "Flip half of the training images left to right.",
+    )
+    limit: int | None = option(
+        None,
+        "Largest number of images taken from the data set; None takes all.",
+    )
+    latent_dims: int | None = option(
+        None,
+        "Units or filters of 'compressed_representation'; None takes the file's, or 50 where it leaves them open.",
+    )
+    batch_size: int = option(
+        32,
+        "Images in one step.",
+    )
+    epochs: int = option(
+        15,
+        "Passes over the training images (or stretches of 'steps_per_epoch').",
+    )
+    steps_per_epoch: int | None = option(
+        None,
+        "Steps between two validations; None is one pass over the training images.",
+    )
+    learning_rate: float = option(
+        1e-3,
+        "Peak learning rate of Adam.",
+    )
+    schedule: str = option(
+        "cosine",
+        "'constant', 'cosine' (to zero over all epochs) or 'wsd' (constant, then linear to zero in the last fifth).",
+    )
+    warmup: int = option(
+        200,
+        "Steps in which the learning rate rises linearly from zero.",
+    )
+    loss: str = option(
+        "ssim-l1",
+        "Distortion: 'ssim-l1', 'mse' (255^2 scale) or 'ms-ssim'.",
+    )
+    weight: float = option(
+        1.0,
+        "Factor of the distortion.",
+    )
+    alpha: float = option(
+        0.75,
+        "Share of 1 - SSIM against mean absolute error in 'ssim-l1'.",
+    )
+    lmbda: float = option(
+        0.02,
+        "Price of one bit per pixel in the loss.",
+    )
+    clip_norm: float = option(
+        1.0,
+        "Largest norm of a step's gradient; 0 clips nothing.",
+    )
+    average: float = option(
+        0.0,
+        "Momentum of the running average of the weights that is validated and kept; 0 keeps none.",
+    )
+    patience: int = option(
+        4,
+        "Epochs without a better validation loss before the run stops; 0 never stops early.",
+    )
+    seed: int = option(
+        0,
+        "Seed of the weights, the order of the images, the crops and the quantisation noise.",
+    )
+    bf16: bool = option(
+        False,
+        "Compute the transforms in bfloat16 (weights, prior and losses stay float32).",
+    )
+    compiled: bool = option(
+        False,
+        "Compile the training step.",
+    )
+    save_minutes: float = option(
+        5.0,
+        "Minutes between two checkpoints inside an epoch.",
+    )
 
     def __post_init__(self) -> None:
         faults = []
@@ -125,7 +184,7 @@ class TrainConfig:
             raise TrainingError(f"{source}: {error}") from error
 
     def rate_at(self, step: int, total: int) -> float:
-        """Learning rate of one step of ``total``."""
+        """Learning rate of one step of 'total'."""
         import math
 
         ramp = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0

@@ -34,10 +34,11 @@ class ClipToUnit(keras.layers.Layer):
     gradient already, and one that is wrong must be able to come back, which a hard clip forbids.
     """
 
-    def call(self, values: Any) -> Any:
+    def call(self, values: Any, training: bool = False) -> Any:
         """Any float tensor -> the same shape in [0, 1], always float32."""
         values = ops.cast(values, "float32")
-        return values + ops.stop_gradient(ops.clip(values, 0.0, 1.0) - values)
+        clipped = ops.clip(values, 0.0, 1.0)
+        return values + ops.stop_gradient(clipped - values) if training else clipped
 
 
 @keras.saving.register_keras_serializable("attar")

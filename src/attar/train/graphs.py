@@ -1,0 +1,122 @@
+"""Keras networks -> ONNX graphs: export, tidying, storing weights in half precision."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from attar.errors import ExportError
+
+HALF_FROM = 1024  # smaller tensors (biases, scales) stay float32: nothing is won there
+
+
+def to_onnx(model: Any, example: np.ndarray, output: str) -> bytes:
+    """One Keras model as the bytes of an ONNX graph; the input keeps its Keras name, the output is called ``output``.
+
+    Args:
+        model: a Keras model with one input and one output.
+        example: an input (B, ...) of the right type; it is run once, which fixes what Keras needs to know.
+        output: name of the graph's output.
+
+    Raises:
+        ExportError: if Keras cannot export the model on this backend.
+    """
+    model(example)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        try:
+            with silence():
+                model.export(str(path), format="onnx", verbose=False)
+            graph = onnx.load(path)
+        except Exception as error:  # noqa: BLE001 - the exporters of three backends raise anything
+            raise ExportError(f"{model.name}: Keras cannot export it to ONNX: {error}") from error
+    _rename(graph, graph.graph.output[0].name, output)
+    _rename(graph, graph.graph.input[0].name, model.inputs[0].name)
+    return folded(graph.SerializeToString())
+
+
+def folded(graph: bytes) -> bytes:
+    """The graph with constants folded and dead nodes gone, in standard ONNX operators only (ONNX Runtime's basic level)."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "folded.onnx"
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(path)
+        options.log_severity_level = 4
+        onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        model = onnx.load(path)
+    standard = [domain for domain in model.opset_import if domain.domain in ("", "ai.onnx")]
+    del model.opset_import[:]
+    model.opset_import.extend(standard)
+    model.doc_string = model.graph.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def halved(graph: bytes) -> bytes:
+    """The graph with its large weights stored as float16 behind a Cast: half the bytes, computed in float32 as before."""
+    model = onnx.load_from_string(graph)
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < HALF_FROM:
+            continue
+        values, name = numpy_helper.to_array(weight), weight.name
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            continue
+        weight.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], f"{name}_cast", to=TensorProto.FLOAT))
+    for position, node in enumerate(casts):
+        model.graph.node.insert(position, node)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def runner(graph: bytes, threads: int | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that runs a one-input, one-output graph."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    if threads:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda values: np.asarray(session.run(None, {name: values})[0])
+
+
+def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
+    if old == new:
+        return
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name == old:
+                    names[position] = new
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name == old:
+            value.name = new
+
+
+@contextlib.contextmanager
+def silence() -> Any:
+    """Keep the exporters' chatter off the terminal; what matters comes as an exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,98 @@
+"""What a run writes for people: config, model.json, history.csv, TensorBoard, pictures.
+
+Everything here is made again from the history, so a resumed run's journal is that of an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attar import spec as specs
+from attar.codec.files import write_bytes
+from attar.errors import TrainingError
+from attar.measure import metrics
+from attar.train import datasets, pictures
+from attar.train.config import TrainConfig
+from attar.train.network import Network, parameters
+
+Row = dict[str, float]
+
+
+class Journal:
+    """Writes one run's folder."""
+
+    def __init__(self, run: Path, log_dir: Path) -> None:
+        self.run, self.log_dir = run, log_dir
+        self.writer: Any = None
+
+    def begin(self, config: TrainConfig, spec: specs.ModelSpec, network: Network, data: datasets.Dataset) -> None:
+        """Write what is known before the first step.
+
+        Raises:
+            AttarError: if the folder cannot be written.
+        """
+        try:
+            self.run.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{self.run}: cannot be written: {error.strerror}") from error
+        write_bytes(self.run / "config.json", config.to_json().encode())
+        write_bytes(self.run / "model.json", spec.to_json().encode())
+        pictures.drawing(network, self.run / "model.svg")
+        self.writer = _tensorboard(self.log_dir)
+        self.writer.add_text("model", f"```\n{summary(network)}\n```")
+        self.writer.add_text("config", f"```json\n{config.to_json()}```")
+        self.writer.add_text("data", data.description)
+
+    def epoch(self, row: Row, history: Sequence[Row], originals: np.ndarray, regenerated: np.ndarray) -> None:
+        """Write one finished epoch; ``originals`` and ``regenerated`` are a few validation images (N, H, W, C) uint8."""
+        for key, value in row.items():
+            if key not in ("epoch", "step"):
+                group, name = ("validation", key[4:]) if key.startswith("val_") else ("training", key)
+                self.writer.add_scalar(f"{group}/{name}", value, int(row["step"]))
+        self.writer.add_image(
+            "regenerated", pictures.strip(originals, regenerated), int(row["step"]), dataformats="HWC"
+        )
+        self.writer.flush()
+        write_bytes(self.run / "history.csv", history_csv(history).encode())
+        pictures.curves(history, self.run / "curves.png")
+        quality = zip(metrics.psnr(originals, regenerated), metrics.ssim(originals, regenerated), strict=True)
+        captions = [f"{'identical' if p is None else f'{p:.1f} dB'}, SSIM {s:.3f}" for p, s in quality]
+        pictures.regenerated(originals, regenerated, captions, self.run / "regenerated.png")
+
+    def close(self) -> None:
+        """Flush and close TensorBoard's file."""
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _tensorboard(log_dir: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    try:
+        return SummaryWriter(str(log_dir))
+    except OSError as error:
+        raise TrainingError(f"{log_dir}: cannot write TensorBoard's files: {error.strerror}") from error
+
+
+def summary(network: Network) -> str:
+    """Keras's table of layers, shapes and weights of both transforms, and the totals."""
+    lines: list[str] = []
+    for part in (network.analysis, network.synthesis):
+        part.summary(print_fn=lambda line, **_: lines.append(line))
+    return "\n".join([*lines, ", ".join(f"{name}: {count:,} weights" for name, count in parameters(network).items())])
+
+
+def history_csv(history: Sequence[Row]) -> str:
+    """The history as CSV text, a row for each epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in history:
+        writer.writerow({key: f"{value:.7g}" if isinstance(value, float) else value for key, value in row.items()})
+    return text.getvalue()

@@ -1,0 +1,311 @@
+"""The training run, top to bottom.
+
+::
+
+    batches --step--> metrics of the batch --+--> history.csv, TensorBoard, checkpoints, pictures
+    validation split --measure_split---------+        (all in one folder, the run)
+
+A run can be killed at any moment: ``last.npz`` holds weights, optimizer, random state, position in the epoch and the
+history, and ``Trainer.resume`` goes on from it to the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from attar import spec as specs
+from attar.errors import CheckpointError, TrainingError
+from attar.train import checkpoint, datasets, losses, network, steps
+from attar.train.config import TrainConfig
+from attar.train.journal import Journal
+
+BEST, LAST = "best.npz", "last.npz"
+CHECK_EVERY = 20  # steps between two looks at the losses; looking makes a GPU wait
+VALIDATION_BATCH = 256  # at most, and not more than about 16 megapixels at once
+
+Row = dict[str, float]
+Watch = Callable[["Progress"], None]
+
+
+@dataclass
+class Progress:
+    """Where a run is: handed to the watcher after every step, and part of every checkpoint."""
+
+    epoch: int = 0
+    """Finished epochs."""
+    batch: int = 0
+    """Finished steps of the epoch under way."""
+    steps_per_epoch: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0] * len(steps.METRICS))
+    """Sums over the epoch's images of the four METRICS."""
+    images: int = 0
+    """Images seen in the epoch under way."""
+    seconds: float = 0.0
+    """Time spent in finished epochs and in this one."""
+    best: float | None = None
+    """Lowest validation loss so far."""
+    waited: int = 0
+    """Epochs since the best."""
+    history: list[Row] = field(default_factory=list)
+
+    def means(self) -> dict[str, float]:
+        """The epoch's training metrics so far, averaged over its images."""
+        return {name: total / max(self.images, 1) for name, total in zip(steps.METRICS, self.sums, strict=True)}
+
+
+class Trainer:
+    """Trains one network in one run folder.
+
+    Args:
+        config: everything that decides the run.
+        spec: the model.json.
+        data: the data set.
+        run: folder that everything is written to.
+        checkpoint_path: where the best checkpoint goes; None is ``run/checkpoints/best.npz``.
+        log_dir: where TensorBoard's files go; None is ``run/tensorboard``.
+        watch: called with the :class:`Progress` after every step (a progress bar).
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        spec: specs.ModelSpec,
+        data: datasets.Dataset,
+        run: str | os.PathLike[str],
+        *,
+        checkpoint_path: str | os.PathLike[str] | None = None,
+        log_dir: str | os.PathLike[str] | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.config, self.spec, self.data, self.run = config, spec, data, Path(run)
+        self.best_path = Path(checkpoint_path) if checkpoint_path else self.run / "checkpoints" / BEST
+        self.last_path = self.run / "checkpoints" / LAST
+        self.log_dir = Path(log_dir) if log_dir else self.run / "tensorboard"
+        self.watch = watch or (lambda progress: None)
+        expected = spec.input_shape
+        if any(want is not None and want != got for want, got in zip(expected, data.shape, strict=True)):
+            raise TrainingError(
+                f"the model takes images of {_shape(expected)}, the data set {data.name} has {_shape(data.shape)}"
+            )
+        self.network = network.build(
+            spec, seed=config.seed, dtype="mixed_bfloat16" if config.bf16 else "float32"
+        )
+        self.loss = losses.Loss(config.loss, config.weight, config.alpha, config.lmbda)
+        self.step = steps.make_step(
+            self.network,
+            self.loss,
+            clip_norm=config.clip_norm or None,
+            average=config.average,
+            compiled=config.compiled,
+        )
+        whole = len(data.train) // config.batch_size or 1
+        self.progress = Progress(steps_per_epoch=config.steps_per_epoch or whole)
+        self.total = config.epochs * self.progress.steps_per_epoch
+
+    def transfer(self, path: str | os.PathLike[str]) -> None:
+        """Start from another run's weights (its optimizer and position are left behind).
+
+        Raises:
+            CheckpointError: if the checkpoint is of another model.
+        """
+        checkpoint.restore_weights(self.network, checkpoint.load(path), str(path), averaged=True)
+        # The step made its running average from the first weights.
+        self.step = steps.make_step(
+            self.network,
+            self.loss,
+            clip_norm=self.config.clip_norm or None,
+            average=self.config.average,
+            compiled=self.config.compiled,
+        )
+
+    def resume(self) -> None:
+        """Go on from the run's last checkpoint.
+
+        Raises:
+            CheckpointError: if there is none, or it is of another model.
+        """
+        kept = checkpoint.load(self.last_path)
+        checkpoint.restore_weights(self.network, kept, str(self.last_path))
+        try:
+            self.step.restore(kept.part("optimizer"), kept.part("average"))
+            self.progress = Progress(**kept.record["progress"])
+        except (CheckpointError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.last_path}: cannot be resumed: {error}") from error
+
+    def fit(self) -> Progress:
+        """Train until the last epoch, or until the validation loss stops falling; leave the best weights in the network.
+
+        Raises:
+            TrainingError: if the loss is no longer finite (with the step and the batch), or the run cannot be written.
+            KeyboardInterrupt: after the state was saved, so that :meth:`resume` goes on.
+        """
+        progress, journal = self.progress, Journal(self.run, self.log_dir)
+        journal.begin(self.config, self.spec, self.network, self.data)
+        self._began, self._saved = time.monotonic() - progress.seconds, time.monotonic()
+        try:
+            while progress.epoch < self.config.epochs and not self._stopped_early():
+                self._train_epoch()
+                row = self._finish_epoch()
+                journal.epoch(row, progress.history, *self._samples())
+                self._save(self.last_path)
+                self.watch(progress)
+        except KeyboardInterrupt:
+            self._save(self.last_path)
+            raise
+        finally:
+            journal.close()
+        if self.best_path.exists():
+            checkpoint.restore_weights(self.network, checkpoint.load(self.best_path), str(self.best_path))
+        return progress
+
+    def _stopped_early(self) -> bool:
+        return bool(self.config.patience) and self.progress.waited >= self.config.patience
+
+    def _train_epoch(self) -> None:
+        progress, pending = self.progress, []
+        for indices, images in self._batches():
+            rate = self.config.rate_at(progress.epoch * progress.steps_per_epoch + progress.batch, self.total)
+            pending.append((indices, self.step(images, rate)))
+            progress.batch += 1
+            if len(pending) == CHECK_EVERY or progress.batch == progress.steps_per_epoch:
+                self._take_in(pending)
+                pending = []
+                if time.monotonic() - self._saved > 60 * self.config.save_minutes:
+                    self._save(self.last_path)
+            self.watch(progress)
+
+    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The rest of this epoch's batches; an epoch may be shorter or longer than a pass over the images."""
+        size, progress, split = self.config.batch_size, self.progress, self.data.train
+        passes = max(len(split) // size, 1)
+        position = progress.epoch * progress.steps_per_epoch + progress.batch
+        left = progress.steps_per_epoch - progress.batch
+        while left > 0:
+            number, start = divmod(position, passes)
+            for batch in datasets.batches(
+                split, size, seed=self.config.seed, epoch=number, start=start, drop_last=len(split) >= size
+            ):
+                yield batch
+                position, left = position + 1, left - 1
+                if left == 0:
+                    return
+
+    def _take_in(self, pending: list[tuple[np.ndarray, Any]]) -> None:
+        """Add the metrics of the last steps to the epoch's sums; stop at the first loss that is not finite."""
+        progress = self.progress
+        values = np.stack([np.asarray(ops.convert_to_numpy(metrics), np.float64) for _, metrics in pending])
+        for back, ((indices, _), row) in enumerate(zip(pending, values, strict=True)):
+            if not np.isfinite(row[0]):
+                batch = progress.batch - len(pending) + back + 1
+                names = ", ".join(self.data.train.name(int(i)) for i in indices[:4])
+                more = f" and {len(indices) - 4} more" if len(indices) > 4 else ""
+                raise TrainingError(
+                    f"the loss became {row[0]} at epoch {progress.epoch + 1}, step {batch} of {progress.steps_per_epoch} "
+                    f"(images {names}{more}); try a lower --learning-rate or --clip-norm"
+                )
+            progress.images += len(indices)
+            for position, value in enumerate(row):
+                progress.sums[position] += float(value) * len(indices)
+        progress.seconds = time.monotonic() - self._began
+
+    def _finish_epoch(self) -> Row:
+        progress, config = self.progress, self.config
+        pixels = math.prod(self.data.shape[:2])
+        train = progress.means()
+        with self.step.averaged():
+            validation = measure_split(self.network, self.loss, self.data.validation)
+            better = progress.best is None or validation["loss"] < progress.best
+            if better:
+                progress.best, progress.waited = validation["loss"], 0
+            else:
+                progress.waited += 1
+            position = progress.epoch * progress.steps_per_epoch + progress.batch
+            row = {
+                "epoch": progress.epoch + 1,
+                "step": position,
+                "seconds": round(progress.seconds, 3),
+                "learning_rate": config.rate_at(position - 1, self.total),
+                **train,
+                "bytes": train["rate"] * pixels / 8,
+                **{f"val_{name}": value for name, value in validation.items()},
+                "val_bytes": validation["rate"] * pixels / 8,
+            }
+            progress.history.append(row)
+            progress.epoch, progress.batch, progress.images = progress.epoch + 1, 0, 0
+            progress.sums = [0.0] * len(steps.METRICS)
+            if better:
+                checkpoint.save(self.best_path, checkpoint.weights(self.network), self._record(validation))
+        return row
+
+    def _record(self, validation: Row | None = None) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        return {
+            "model": self.spec.document,
+            "digest": self.spec.digest(),
+            "config": asdict(self.config),
+            "dataset": self.data.description,
+            "progress": asdict(self.progress),
+            "validation": validation,
+        }
+
+    def _save(self, path: Path) -> None:
+        checkpoint.save(path, {**checkpoint.weights(self.network), **self.step.state()}, self._record())
+        self._saved = time.monotonic()
+
+    def _samples(self) -> tuple[np.ndarray, np.ndarray]:
+        """A few validation images and their regenerations, uint8 (N, H, W, C)."""
+        split = self.data.validation
+        originals = split.take(np.arange(min(8, len(split))))
+        with self.step.averaged():
+            return originals, regenerate(self.network, originals)
+
+
+def regenerate(net: network.Network, images: np.ndarray) -> np.ndarray:
+    """Images (B, H, W, C) uint8 -> what a file of each would give back, uint8."""
+    with _no_gradient():
+        return _to_pixels(net(images, training=False).regenerated)
+
+
+def measure_split(net: network.Network, loss: losses.Loss, split: datasets.Split) -> Row:
+    """The four METRICS over a split, with rounded latents, averaged over its images."""
+    totals, count = np.zeros(len(steps.METRICS)), 0
+    pixels = math.prod(split.take(np.arange(1)).shape)
+    size = max(1, min(VALIDATION_BATCH, (1 << 24) // pixels))
+    with _no_gradient():
+        for _, images in datasets.batches(split, size):
+            _, metrics = steps.measure(net, loss, images, training=False)
+            totals += np.asarray(ops.convert_to_numpy(metrics), np.float64) * len(images)
+            count += len(images)
+    if not np.isfinite(totals).all():
+        raise TrainingError("the validation loss is not finite; try a lower --learning-rate")
+    return dict(zip(steps.METRICS, (totals / count).tolist(), strict=True))
+
+
+def _to_pixels(values: Any) -> np.ndarray:
+    return np.rint(np.clip(ops.convert_to_numpy(values), 0, 1) * 255).astype(np.uint8)
+
+
+def _no_gradient() -> Any:
+    import contextlib
+
+    import keras
+
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "x".join("any" if n is None else str(n) for n in shape)
