@@ -17,7 +17,6 @@ and decoders run on one thread where their library lets one choose.
 
 from __future__ import annotations
 
-import difflib
 import io
 import re
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image, features
 
 from attar.errors import AttarError, BundleError, ModelMissingError
+from attar.plainjson import nearest
 
 __all__ = ["EXAMPLES", "Absent", "Anchor", "Pixels", "Scale", "check_quality", "find", "split_names"]
 
@@ -192,8 +192,8 @@ def find(name: str) -> Anchor | Absent:
     for pattern, build in FAMILIES.items():
         if match := re.fullmatch(pattern, name):
             return build(name, match)
-    near = difflib.get_close_matches(name, EXAMPLES, 1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(name, EXAMPLES)
+    hint = f"did you mean {near!r}? " if near else ""
     raise AttarError(
         f"no codec is called {name!r}: {hint}known are {', '.join(EXAMPLES)}, attar:NAME, ext:COMMAND"
     )
