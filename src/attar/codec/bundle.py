@@ -28,6 +28,7 @@ from pathlib import Path
 
 from attar.codec.files import write_bytes
 from attar.codec.manifest import Entropy, Latent, Manifest
+from attar.codec.onnxfile import check_self_contained
 from attar.codec.tables import Table
 from attar.errors import AttarError, BundleError, ModelMissingError
 
@@ -133,6 +134,8 @@ def from_bytes(data: bytes, *, source: str) -> Bundle:
         _parse_json(entries.pop("manifest.json"), f"{source}: manifest.json"), source
     )
     table_bytes = entries.pop("tables.json")
+    for name, body in entries.items():
+        check_self_contained(body, f"{source}: {name}")
     graphs = {name.removesuffix(".onnx"): body for name, body in entries.items()}
     return Bundle(manifest, graphs, hashlib.sha256(data).hexdigest(), source, table_bytes)
 

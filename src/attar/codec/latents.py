@@ -1,4 +1,4 @@
-"""Latents <-> the body of the latents chunk: tiles, each one stream of the entropy coder with its own checksum.
+"""Latents <-> the body of their chunk: tiles, each one stream of the entropy coder with its own checksum.
 
 A large latent is cut into tiles that are coded independently, so that a region can be decoded alone and a
 declared size allocates no more than its bytes justify.
