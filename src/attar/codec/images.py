@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from attar.codec.files import write_bytes
 from attar.errors import ImageError
@@ -58,6 +58,9 @@ FAULTS = (
 """What Pillow raises for a broken file, over all of its readers."""
 EXIF_PREFIX = b"Exif\0\0"
 ORIENTATION = 0x0112
+DESCRIPTIVE_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825})
+"""Description, camera, software, date, artist, copyright, EXIF, GPS: not the layout of a TIFF file."""
+XMP_KEY, TIFF_XMP = "XML:com.adobe.xmp", 700
 OPENING = threading.Lock()
 
 Pixels = NDArray[np.uint8]
@@ -160,15 +163,32 @@ def format_of(name: str | os.PathLike[str]) -> str:
 
 def encode(picture: Picture, kind: str, *, name: str = "image", **options: Any) -> bytes:
     """The bytes of an image file of Pillow's format ``kind``, such as ``"PNG"``."""
-    metadata = {"icc_profile": picture.icc, "exif": picture.exif, "xmp": picture.xmp}
     buffer = io.BytesIO()
     try:
-        picture.to_pillow().save(
-            buffer, kind, **{key: value for key, value in metadata.items() if value}, **options
-        )
+        picture.to_pillow().save(buffer, kind, **_metadata_options(picture, kind), **options)
     except FAULTS as error:
         raise ImageError(f"{name}: {kind} cannot hold the image: {error}") from error
     return buffer.getvalue()
+
+
+def _metadata_options(picture: Picture, kind: str) -> dict[str, Any]:
+    """Arguments by which Pillow writes the metadata into a file of format ``kind``."""
+    options: dict[str, Any] = {}
+    if picture.icc:
+        options["icc_profile"] = picture.icc
+    if picture.exif:
+        options["exif"] = EXIF_PREFIX + picture.exif
+    if picture.xmp and kind == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt(XMP_KEY, picture.xmp.decode("utf-8", "replace"))
+    elif picture.xmp and kind == "TIFF":
+        tags = Image.Exif()
+        tags.load(options.get("exif", b""))
+        tags[TIFF_XMP] = picture.xmp
+        options["exif"] = tags
+    elif picture.xmp:
+        options["xmp"] = picture.xmp
+    return options
 
 
 def pad(pixels: Pixels, height: int, width: int) -> Pixels:
@@ -208,7 +228,7 @@ def _picture(image: Image.Image, name: str, convert: bool, max_pixels: int) -> P
         raise ImageError(f"{name}: the image is empty ({image.width} x {image.height})")
     if (loss := _loss(image)) and not convert:
         raise ImageError(f"{name}: {loss}; pass --convert (convert=True) to accept that")
-    upright = ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) != 1 else image
     icc = upright.info.get("icc_profile")
     plain = _plain(upright, name)
     if (plain.mode in ("L", "LA") and image.mode not in EXACT) or image.mode == "CMYK":
@@ -278,6 +298,14 @@ def _exif(image: Image.Image) -> bytes | None:
     return bytes(block)
 
 
+def _exif_of_tags(image: Image.Image) -> bytes | None:
+    """An EXIF block of what a TIFF file says among its own tags."""
+    found, block = image.getexif(), Image.Exif()
+    for tag in DESCRIPTIVE_TAGS & set(found):
+        block[tag] = found.get_ifd(tag) if tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo) else found[tag]
+    return block.tobytes().removeprefix(EXIF_PREFIX) if len(block) else None
+
+
 def _xmp(image: Image.Image) -> bytes | None:
-    found = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    found = image.info.get("xmp") or image.info.get(XMP_KEY)
     return found.encode() if isinstance(found, str) else found or None
