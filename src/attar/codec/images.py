@@ -284,10 +284,8 @@ def _from_deep_gray(values: NDArray[Any], name: str) -> Image.Image:
 def _exif(image: Image.Image) -> bytes | None:
     """The EXIF block as it is in the file, but for the orientation, which has been applied."""
     raw: bytes = image.info.get("exif", b"").removeprefix(EXIF_PREFIX)
-    if not raw and not (
-        raw := image.getexif().tobytes().removeprefix(EXIF_PREFIX) if image.getexif() else b""
-    ):
-        return None
+    if not raw or image.format == "TIFF":
+        return _exif_of_tags(image)
     order: Literal["little", "big"] = "little" if raw[:2] == b"II" else "big"
     block = bytearray(raw)
     first = int.from_bytes(block[4:8], order)
