@@ -54,7 +54,12 @@ class SpecError(AttarError, ValueError):
         self.source = source
         self.faults = tuple(faults)
         head = f"{source}: {len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
-        super().__init__("\n  ".join([head, *self.faults]) if len(self.faults) != 1 else f"{source}: {self.faults[0]}")
+        super().__init__(
+            "\n  ".join([head, *self.faults]) if len(self.faults) != 1 else f"{source}: {self.faults[0]}"
+        )
+
+    def __reduce__(self) -> tuple[type[SpecError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.source, self.faults)  # errors cross between processes
 
 
 class DatasetError(AttarError):
@@ -107,4 +112,9 @@ class MissingExtraError(AttarError, ImportError):
     exit_code = 2
 
     def __init__(self, package: str, extra: str) -> None:
+        self.package = package
+        self.extra = extra
         super().__init__(f"{package} is not installed: pip install 'attar[{extra}]'")
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        return type(self), (self.package, self.extra)
