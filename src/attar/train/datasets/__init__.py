@@ -105,9 +105,13 @@ def _read(name: str, form: Form, tfds: bool, data_dir: Path | None) -> tuple[str
     if name == "digits":
         return "digits", *idx.digits(form)
     path = Path(name)
-    if not path.is_dir():
+    try:
+        folder_there, anything_there = path.is_dir(), path.exists()
+    except OSError as error:
+        raise DatasetError(f"{name!r} cannot be opened: {error.strerror or error}") from error
+    if not folder_there:
         raise DatasetError(
-            f"{name} {'is a file' if path.exists() else 'does not exist'}: expected 'digits', a folder of "
+            f"{name!r} {'is a file' if anything_there else 'does not exist'}: expected 'digits', a folder of "
             "images or a folder of IDX files; for a name of TensorFlow Datasets add --tfds true"
         )
     title = path.resolve().name or str(path)

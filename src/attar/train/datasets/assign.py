@@ -32,11 +32,11 @@ def assign(
 ) -> np.ndarray:
     """Give each image's split: TRAIN, VALIDATION, TEST, or LEFT_OUT.
 
-    ``digests`` is uint8 (N, 16) and ``parts`` (N,) is where the source puts each image. A missing
-    validation or test split gets a tenth of the distinct training images, by hash, or ``exact`` of
-    them; always at least one, and never all (only to ensure that can another image move when one is added).
-    A training image that is also held out, and a validation image that is also a test image, is LEFT_OUT.
-    Raises :class:`DatasetError` when there are too few distinct images.
+    ``digests`` is uint8 (N, 16) and ``parts`` (N,) is where the source puts each image. A missing validation
+    or test split gets a tenth of the distinct training images, by hash, or ``exact`` of them, but at least one
+    and at most a fifth (in a small set this may move another image when one is added). A training image
+    that is also held out, and a validation image that is also a test image, is LEFT_OUT. Raises
+    :class:`DatasetError` when there are too few distinct images.
     """
     distinct, which = np.unique(digests.view("V16").ravel(), return_inverse=True)
     strictest = np.full(len(distinct), TRAIN)
@@ -50,14 +50,9 @@ def assign(
             f"at least {len(missing) + 1} are needed, to train, validate and test on different ones"
         )
     keys = np.array([_fraction(distinct[image].tobytes(), seed) for image in pool])
-    counts = [
-        max(
-            1, int(((keys >= place * SHARE) & (keys < (place + 1) * SHARE)).sum()) if exact is None else exact
-        )
-        for place in range(len(missing))
-    ]
-    while sum(counts) >= len(pool):
-        counts[int(np.argmax(counts))] -= 1
+    bands = [np.sum((keys >= place * SHARE) & (keys < (place + 1) * SHARE)) for place in range(len(missing))]
+    most = max(1, len(pool) // 5)
+    counts = [min(max(1, int(band if exact is None else exact)), most) for band in bands]
     ends = np.cumsum([0, *counts])
     ranked = pool[np.argsort(keys, kind="stable")]
     for part, begin, end in zip(missing, ends[:-1], ends[1:], strict=True):

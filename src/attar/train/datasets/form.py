@@ -12,7 +12,7 @@ from attar.errors import DatasetError
 
 __all__ = ["Form", "conform", "opaque"]
 
-MAX_SIDE = 65535
+MAX_SIDE = 16384
 """The largest height, width or crop that may be asked for, in pixels."""
 
 

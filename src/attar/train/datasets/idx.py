@@ -95,7 +95,11 @@ def _read(path: Path, file: io.BufferedIOBase, available: int) -> np.ndarray:
 def find_idx(folder: Path) -> dict[int, Path]:
     """Find a folder's ``train-images-idx3-ubyte`` (TRAIN) and ``t10k-images-idx3-ubyte`` (TEST), or one."""
     found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DatasetError(f"{folder} cannot be read: {error.strerror or error}") from error
+    for path in paths:
         match = NAME.fullmatch(path.name)
         if match is None or not path.is_file():
             continue

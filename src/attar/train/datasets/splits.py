@@ -72,8 +72,10 @@ class ArraySplit:
     def take(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Give images as uint8 (B, H, W, C); see :class:`Split`."""
         rows = self.rows[indices]
+        taken: np.ndarray
         if rng is None or not (self.shift or self.flip):
-            return np.take(self.images, rows, axis=0)
+            taken = self.images.take(rows, axis=0)
+            return taken
         _, height, width, _ = self.images.shape
         count = len(rows)
         dy, dx = rng.integers(-self.shift, self.shift + 1, (2, count, 1))
@@ -81,8 +83,8 @@ class ArraySplit:
         xs = np.clip(np.arange(width) + dx, 0, width - 1)  # (B, W)
         if self.flip:
             xs = np.where(rng.random((count, 1)) < 0.5, width - 1 - xs, xs)
-        moved: np.ndarray = self.images[rows[:, None, None], ys[:, :, None], xs[:, None, :]]
-        return moved
+        taken = self.images[rows[:, None, None], ys[:, :, None], xs[:, None, :]]
+        return taken
 
     def name(self, index: int) -> str:
         """Name an image for people."""

@@ -7,12 +7,15 @@ reading, calls TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from attar.errors import DatasetError, MissingExtraError
 from attar.train.datasets.assign import TEST, TRAIN, VALIDATION
@@ -42,7 +45,8 @@ def find(name: str, data_dir: Path | None) -> tuple[list[Record], str, bytes]:
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         if not builder.is_prepared():
-            builder.download_and_prepare(file_format="array_record")
+            with contextlib.redirect_stdout(sys.stderr):  # it says there what it does
+                builder.download_and_prepare(file_format="array_record")
     except Exception as error:  # tfds, its data sets and their servers raise anything
         raise DatasetError(_not_prepared(name, data_dir, error)) from error
     key = _image_feature(name, builder.info.features, tfds.features)
@@ -104,8 +108,9 @@ def _image_feature(name: str, features: Any, kinds: Any) -> str:
             f"{name}: no feature 'image', and {len(images) or 'no'} image features ({', '.join(images)}): "
             "expected 'image', or a single one of any name"
         )
-    if features[key].np_dtype.name not in ("uint8", "uint16"):
-        raise DatasetError(f"{name}: its images are {features[key].np_dtype.name}, expected uint8 or uint16")
+    kind = np.dtype(features[key].np_dtype).name
+    if kind not in ("uint8", "uint16"):
+        raise DatasetError(f"{name}: the images of its feature {key!r} are {kind}, expected uint8 or uint16")
     return key
 
 
@@ -132,8 +137,9 @@ def _not_readable(name: str, builder: Any, error: Exception) -> str:
         ", ".join(sorted(kind.value for kind in builder.info.available_file_formats())) or "an unknown format"
     )
     return (
-        f"{name}: the set in {builder.data_path} is not readable without TensorFlow ({_first_line(error)}); "
-        f"it is in {found}; prepare it in another folder with download_and_prepare(file_format='array_record')"
+        f"{name}: the set in {builder.data_path} is not readable without TensorFlow "
+        f"({_first_line(error)}): it is in {found}; prepare it in another folder with "
+        "download_and_prepare(file_format='array_record')"
     )
 
 

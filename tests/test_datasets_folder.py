@@ -1,0 +1,479 @@
+"""Data sets from folders of images: reading, splitting, crops, and decoding once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from attar.errors import DatasetError
+from attar.train.datasets import batches, load
+from attar.train.datasets.assign import LEFT_OUT, TEST, TRAIN, VALIDATION, assign
+from some_images import all_of, contents, encoded, fill, members, noise, save
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ATTAR_CACHE", str(folder))
+    return folder
+
+
+# folders of images
+
+
+def test_folder_is_read_at_any_depth_whatever_the_order_on_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    for name in ("z.png", "deep/er/a.PNG", "deep/b.tif", "deep/B.bmp", "c d é.webp"):
+        save(folder / name, noise(len(name)), **({"lossless": True} if name.endswith("webp") else {}))
+    save(folder / ".hidden.png", noise(1))
+    save(folder / ".thumbnails" / "x.png", noise(2))
+    (folder / "notes.txt").write_text("no image")
+    data = load(str(folder))
+    assert data.name == "pictures"
+    assert data.shape == (12, 16, 3)
+    parts = members(data)
+    assert set.union(*parts.values()) == {"z.png", "deep/er/a.PNG", "deep/b.tif", "deep/B.bmp", "c d é.webp"}
+    assert sum(map(len, parts.values())) == 5
+    copy = tmp_path / "copy" / "pictures"
+    for name in sorted(set.union(*parts.values()), reverse=True):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / name, copy / name)
+    again = load(str(copy))
+    assert members(again) == parts
+    assert np.array_equal(all_of(again.train), all_of(data.train))
+    assert data.description.startswith(f"{folder}: 5 images, 3 train, 1 validation, 1 test (seed 0)")
+
+
+def read_one(tmp_path: Path, name: str, data: bytes, **options: Any) -> np.ndarray:
+    """Read one image through a data set, among others of its size."""
+    folder = tmp_path / "one"
+    (folder / "test").mkdir(parents=True)
+    (folder / "test" / name).write_bytes(data)
+    fill(folder, 2)
+    data_set = load(str(folder), **options)
+    assert data_set.skipped == ()
+    return data_set.test.take(np.arange(1))[0]
+
+
+EXACT = {
+    "gray.png": lambda rgb: (encoded("PNG", rgb.convert("L")), rgb.convert("L").convert("RGB")),
+    "bilevel.png": lambda rgb: (encoded("PNG", rgb.convert("1")), rgb.convert("1").convert("RGB")),
+    "palette.png": lambda rgb: (encoded("PNG", rgb.quantize(16)), rgb.quantize(16).convert("RGB")),
+    "deep.png": lambda rgb: (
+        encoded("PNG", Image.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257)),
+        rgb.convert("L").convert("RGB"),
+    ),
+    "cmyk.tif": lambda rgb: (encoded("TIFF", rgb.convert("CMYK")), rgb.convert("CMYK").convert("RGB")),
+    "first.gif": lambda rgb: (
+        encoded("GIF", rgb.quantize(64), save_all=True, append_images=[Image.new("P", rgb.size)]),
+        rgb.quantize(64).convert("RGB"),
+    ),
+    "lossless.webp": lambda rgb: (encoded("WEBP", rgb, lossless=True), rgb),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_modes_and_formats_are_converted_exactly(tmp_path: Path, name: str) -> None:
+    data, expected = EXACT[name](Image.fromarray(noise(5)))
+    assert np.array_equal(read_one(tmp_path, name, data), np.asarray(expected))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "AVIF", "WEBP"])
+def test_lossy_formats_are_read(tmp_path: Path, kind: str) -> None:
+    smooth = np.linspace(0, 255, 12 * 16 * 3).reshape(12, 16, 3).astype(np.uint8)
+    got = read_one(tmp_path, f"x.{kind.lower()}", encoded(kind, Image.fromarray(smooth), quality=95))
+    assert np.abs(got.astype(int) - smooth).mean() < 8
+
+
+def test_orientation_is_honoured(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 90 degrees, clockwise
+    stored = noise(3, 16, 12)
+    got = read_one(tmp_path, "turned.png", encoded("PNG", Image.fromarray(stored), exif=exif))
+    assert np.array_equal(got, np.rot90(stored, -1))
+
+
+def test_alpha_is_laid_over_white(tmp_path: Path) -> None:
+    pixels = np.zeros((12, 16, 4), np.uint8)
+    pixels[:, :8] = (10, 20, 30, 255)
+    pixels[0, 15] = (100, 0, 200, 128)
+    got = read_one(tmp_path, "alpha.png", encoded("PNG", Image.fromarray(pixels)))
+    assert np.array_equal(got[5, 3], (10, 20, 30))
+    assert np.array_equal(got[5, 12], (255, 255, 255))
+    assert np.array_equal(got[0, 15], (177, 127, 227))
+
+
+def test_gray_folders_stay_gray_and_one_colour_image_makes_rgb(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "gray", 70, height=3, width=3, channels=1)
+    assert load(str(folder)).shape == (3, 3, 1)
+    assert load(str(folder), channels=3).shape == (3, 3, 3)
+    save(folder / "zzz.png", noise(0, 3, 3))  # decoded last
+    mixed = load(str(folder))
+    assert mixed.shape == (3, 3, 3)
+    assert len(mixed.train) + len(mixed.validation) + len(mixed.test) == 71
+    assert load(str(folder), channels=1).shape == (3, 3, 1)
+
+
+def test_resizing_is_antialiased(tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 1), np.uint8)
+    stripes[:, ::2] = 255
+    for number in range(3):
+        stripes[0, 0] = number
+        save(tmp_path / "set" / f"{number}.png", stripes)
+    small = all_of(load(str(tmp_path / "set"), height=8, width=8).train)
+    assert np.abs(small.astype(int) - 128).max() < 25  # without a filter: all 0 or all 255
+
+
+def test_sizes_that_differ_need_a_choice(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "set", 8)
+    save(folder / "zz.png", noise(9, 30, 20))
+    with pytest.raises(
+        DatasetError,
+        match=r"different sizes \(000.png is 16 x 12, zz.png is 20 x 30 pixels\): "
+        r"pass --height and --width to resize them, or --crop N",
+    ):
+        load(str(folder))
+    assert load(str(folder), height=12, width=16).shape == (12, 16, 3)
+    assert load(str(folder), crop=10).shape == (10, 10, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"height": 8}, "height 8 and width None: give both"),
+        ({"height": 0, "width": 8}, "height 0: expected 1 to 16384 pixels"),
+        ({"crop": -1}, "crop -1: expected 1 to 16384"),
+        ({"channels": 4}, r"channels 4: expected 1 \(gray\) or 3 \(RGB\)"),
+        ({"seed": -1}, "seed -1: expected 0 to"),
+        ({"limit": 0}, "limit 0: at least 1 image"),
+        ({"shift": -1}, "shift -1: expected 0 or more"),
+        ({"shift": 2, "crop": 8}, "shift 2: .* and 0 with a crop"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, int], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load("digits", **options)
+
+
+# crops
+
+
+def test_crops_are_random_in_training_and_central_elsewhere(tmp_path: Path) -> None:
+    whole = {}
+    for number, (height, width) in enumerate([(20, 31), (16, 16), (40, 17), (9, 50), (33, 33), (21, 22)]):
+        whole[f"{number}.png"] = noise(number, height, width)
+        save(tmp_path / "set" / f"{number}.png", whole[f"{number}.png"])
+    data = load(str(tmp_path / "set"), crop=16, flip=True)
+    assert data.shape == (16, 16, 3)
+    places = set()
+    for epoch in range(60):
+        for indices, images in batches(data.train, 2, seed=3, epoch=epoch):
+            for index, image in zip(indices, images, strict=True):
+                original = whole[data.train.name(index)]
+                if original.shape[0] < 16:  # mirrored to 16 rows
+                    original = np.pad(original, ((3, 4), (0, 0), (0, 0)), mode="symmetric")
+                views = np.lib.stride_tricks.sliding_window_view(original, (16, 16, 3))[:, :, 0]
+                hits = [
+                    (data.train.name(index), *place, mirror)
+                    for mirror in (False, True)
+                    for place in np.argwhere(
+                        (views == (image[:, ::-1] if mirror else image)).all(axis=(2, 3, 4))
+                    )
+                ]
+                assert len(hits) == 1
+                places.update(tuple(map(str, hit)) for hit in hits)
+    assert len(places) > 60
+    for split in (data.validation, data.test):
+        original = whole[split.name(0)]
+        top, left = max(0, original.shape[0] - 16) // 2, (original.shape[1] - 16) // 2
+        expected = original[top : top + 16, left : left + 16]
+        got = split.take(np.zeros(1, int), np.random.default_rng(0))[0]
+        assert np.array_equal(got, expected) or original.shape[0] < 16
+        assert np.array_equal(got, split.take(np.zeros(1, int))[0])
+
+
+# what cannot be read
+
+
+def bomb() -> bytes:
+    """Say 60,000 x 60,000 pixels in the header of a tiny PNG."""
+    data = bytearray(encoded("PNG", Image.new("L", (8, 8))))
+    data[16:24] = struct.pack(">II", 60_000, 60_000)
+    import zlib
+
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def test_broken_images_are_named_skipped_and_counted(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "set", 10)
+    whole = encoded("JPEG", Image.fromarray(noise(0, 60, 60)))
+    (folder / "b" / "c").mkdir(parents=True)
+    (folder / "b" / "c" / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.gif").write_text("GIF?")
+    (folder / "bomb.png").write_bytes(bomb())
+    (folder / "item.avif").write_bytes(encoded("AVIF", Image.fromarray(noise(0)))[:300])
+    (folder / "gone.png").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "pipe.png")
+    data = load(str(folder))
+    reasons = dict(line.split(": ", 1) for line in data.skipped)
+    assert set(reasons) == {
+        "b/c/cut.jpg",
+        "empty.png",
+        "text.gif",
+        "bomb.png",
+        "item.avif",
+        "gone.png",
+        "pipe.png",
+    }
+    assert "truncated" in reasons["b/c/cut.jpg"]
+    assert "60000 x 60000 pixels" in reasons["bomb.png"]
+    assert reasons["pipe.png"] == "not a regular file"
+    assert reasons["gone.png"] == "No such file or directory"
+    assert len(data.train) + len(data.validation) + len(data.test) == 10
+    assert data.description.endswith("; 7 skipped")
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    elsewhere = fill(tmp_path / "elsewhere", 4)
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    assert set.union(*members(load(str(folder))).values()) == {f"linked/{n:03}.png" for n in range(4)}
+
+
+def test_folders_without_images(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    with pytest.raises(
+        DatasetError, match=r"set: no images below it \(it holds no files\); expected .avif .bmp"
+    ):
+        load(str(folder))
+    (folder / "a.txt").write_text("a")
+    (folder / "b.txt").write_text("b")
+    with pytest.raises(DatasetError, match=r"no images below it \(it holds 2 .txt\)"):
+        load(str(folder))
+    (folder / "a.png").write_text("a")
+    (folder / "b.png").write_text("b")
+    with pytest.raises(
+        DatasetError, match=r"none of its 2 images can be read; the first one: a.png: not an image"
+    ):
+        load(str(folder))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_images(tmp_path: Path, count: int) -> None:
+    with pytest.raises(
+        DatasetError, match=f"set: {count} different images? for training: at least 3 are needed"
+    ):
+        load(str(fill(tmp_path / "set", count)))
+
+
+def test_names_that_lead_nowhere(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"'mnist' does not exist: .* add --tfds true"):
+        load("mnist")
+    (tmp_path / "x.png").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"x.png' is a file: expected 'digits', a folder"):
+        load(str(tmp_path / "x.png"))
+    with pytest.raises(DatasetError, match="cannot be opened: File name too long"):
+        load("x" * 5000)
+
+
+# splits
+
+
+def test_sub_folders_are_the_splits(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for part, first in (("train/cat", 0), ("train/dog", 4), ("Valid", 8), ("test", 11)):
+        for number in range(first, first + 3):
+            save(folder / part / f"{number}.png", noise(number))
+    parts = members(load(str(folder)))
+    assert parts["train"] == {f"train/cat/{n}.png" for n in range(3)} | {
+        f"train/dog/{n}.png" for n in range(4, 7)
+    }
+    assert parts["validation"] == {f"Valid/{n}.png" for n in range(8, 11)}
+    assert parts["test"] == {f"test/{n}.png" for n in range(11, 14)}
+
+
+def test_a_missing_split_is_split_off_training(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "set" / "train", 20).parent
+    for number in range(3):
+        save(folder / "test" / f"{number}.png", noise(100 + number))
+    parts = members(load(str(folder)))
+    assert parts["test"] == {f"test/{n}.png" for n in range(3)}
+    assert len(parts["train"]) + len(parts["validation"]) == 20
+    assert parts["validation"]
+    assert all(name.startswith("train/") for name in parts["train"] | parts["validation"])
+
+
+def test_copies_of_an_image_are_never_in_two_splits(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "set", 30)
+    for number in range(30):
+        shutil.copy(folder / f"{number:03}.png", folder / f"copy of {number:03}.png")
+    data = load(str(folder))
+    parts = members(data)
+    for number in range(30):
+        assert len([p for p in parts.values() if {f"{number:03}.png", f"copy of {number:03}.png"} <= p]) == 1
+    (folder / "test").mkdir()
+    shutil.copy(folder / "004.png", folder / "test" / "x.png")
+    data = load(str(folder))
+    assert data.skipped == (
+        "004.png: the same image is held out",
+        "copy of 004.png: the same image is held out",
+    )
+    assert not contents(data.train) & contents(data.test)
+
+
+def digests_of(numbers: list[int]) -> np.ndarray:
+    return np.array([list(n.to_bytes(16, "big")) for n in numbers], np.uint8).reshape(-1, 16)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.integers(0, 2**128 - 1), min_size=300, max_size=400), st.integers(0, 2**63 - 1))
+def test_adding_an_image_moves_no_other(numbers: set[int], seed: int) -> None:
+    listed = list(numbers)
+    before = assign("set", digests_of(listed[1:]), np.zeros(len(listed) - 1, int), seed=seed)
+    after = assign("set", digests_of(listed), np.zeros(len(listed), int), seed=seed)
+    assert np.array_equal(before, after[1:])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.sampled_from([TRAIN, VALIDATION, TEST])), min_size=1, max_size=60
+    ),
+    st.integers(0, 5),
+    st.one_of(st.none(), st.integers(0, 20)),
+)
+def test_splits_are_disjoint_and_none_is_empty(
+    images: list[tuple[int, int]], seed: int, exact: int | None
+) -> None:
+    numbers, parts = [number for number, _ in images], np.array([part for _, part in images])
+    held_out_numbers = {number for number, part in images if part != TRAIN}
+    missing = sum(part not in parts for part in (VALIDATION, TEST))
+    if len(set(numbers) - held_out_numbers) <= missing:
+        with pytest.raises(DatasetError, match=f"at least {missing + 1} are needed"):
+            assign("set", digests_of(numbers), parts, seed=seed, exact=exact)
+        return
+    which = assign("set", digests_of(numbers), parts, seed=seed, exact=exact)
+    held_out = {(number, part) for number, part in images if part != TRAIN}
+    for number, part, got in zip(numbers, parts, which, strict=True):
+        assert part in (got, TRAIN) or (number, TEST) in held_out
+        if got == LEFT_OUT:
+            assert (number, TEST) in held_out or (number, VALIDATION) in held_out
+    by_split = [
+        {number for number, got in zip(numbers, which, strict=True) if got == split} for split in (0, 1, 2)
+    ]
+    assert by_split[0]
+    assert by_split[2]
+    assert not by_split[0] & by_split[1]
+    assert not by_split[0] & by_split[2]
+    assert not by_split[1] & by_split[2]
+    assert by_split[1] or {number for number, part in held_out if part == VALIDATION} <= by_split[2]
+    assert set.union(*by_split) == set(numbers)
+
+
+def test_the_seed_chooses_and_the_shares_are_a_tenth() -> None:
+    digests = digests_of(list(range(5000)))
+    splits = [assign("set", digests, np.zeros(5000, int), seed=seed) for seed in (0, 1)]
+    assert not np.array_equal(*splits)
+    for which in splits:
+        assert np.bincount(which) == pytest.approx([4000, 500, 500], rel=0.15)
+
+
+# the cache
+
+
+@pytest.fixture
+def tight_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attar.train.datasets.store.MEMORY_LIMIT", 2000)
+
+
+def spoil(folder: Path) -> None:
+    """Overwrite every image, keeping sizes and times: whoever decodes again fails."""
+    for path in folder.rglob("*.png"):
+        status = path.stat()
+        path.write_bytes(bytes(status.st_size))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.usefixtures("tight_memory")
+def test_large_sets_are_decoded_once(tmp_path: Path, cache: Path) -> None:
+    folder = fill(tmp_path / "set", 12)
+    (folder / "broken.png").write_text("?")
+    first = load(str(folder))
+    (kept,) = (cache / "datasets").iterdir()
+    assert first.description.endswith(f"1 skipped; decoded in {kept}")
+    expected = contents(first.train)
+    assert expected <= {noise(n).tobytes() for n in range(12)}
+    spoil(folder)
+    again = load(str(folder))
+    assert contents(again.train) == expected
+    assert members(again) == members(first)
+    assert again.skipped == first.skipped
+    crops = load(str(fill(tmp_path / "other", 5)), crop=8)
+    assert crops.train.take(np.arange(2)).shape == (2, 8, 8, 3)
+    assert len(list((cache / "datasets").iterdir())) == 2
+
+
+@pytest.mark.usefixtures("tight_memory")
+@pytest.mark.parametrize("damage", ["cut", "index", "magic", "empty"])
+def test_a_damaged_cache_is_made_again(tmp_path: Path, cache: Path, damage: str) -> None:
+    folder = fill(tmp_path / "set", 12)
+    expected = contents(load(str(folder)).train)
+    (kept,) = (cache / "datasets").iterdir()
+    data = kept.read_bytes()
+    broken = {
+        "cut": data[100:],
+        "index": data[:-60] + b"?" + data[-59:],
+        "magic": data[:-1] + b"?",
+        "empty": b"",
+    }[damage]
+    kept.write_bytes(broken)
+    assert contents(load(str(folder)).train) == expected
+    assert kept.read_bytes() == data
+
+
+@pytest.mark.usefixtures("tight_memory")
+def test_a_changed_folder_is_decoded_anew_and_leaves_nothing_behind(tmp_path: Path, cache: Path) -> None:
+    folder = fill(tmp_path / "set", 12)
+    load(str(folder))
+    save(folder / "more.png", noise(99))
+    assert "13 images" in load(str(folder)).description
+    assert len(list((cache / "datasets").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("tight_memory")
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fill(tmp_path / "set", 12)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ATTAR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(
+        DatasetError, match=r"could not be kept in .*file.*set ATTAR_CACHE to a folder with more room"
+    ):
+        load(str(folder))
+
+
+@pytest.mark.usefixtures("tight_memory")
+def test_nothing_half_written_stays_behind(tmp_path: Path, cache: Path) -> None:
+    folder = fill(tmp_path / "set", 12)
+    save(folder / "zz.png", noise(0, 50, 50))  # found only after the first image was written
+    with pytest.raises(DatasetError, match="different sizes"):
+        load(str(folder))
+    assert list((cache / "datasets").iterdir()) == []
+
+
+def test_small_sets_write_no_cache(tmp_path: Path, cache: Path) -> None:
+    load(str(fill(tmp_path / "set", 12)))
+    assert not cache.exists()
