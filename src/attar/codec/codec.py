@@ -132,6 +132,11 @@ class Codec:
         size = (part.header.height, part.header.width)
         if fault := self._refusal(size, 1 if part.header.channels < 3 else 3):
             raise FormatError(f"the file declares what its model cannot hold: {fault}")
+        lowest, highest = self.manifest.qualities or (0, 0)
+        if not lowest <= part.header.quality <= highest:
+            raise FormatError(
+                f"the file declares quality {part.header.quality}; its model has {lowest} to {highest}"
+            )
         return part
 
     def verify(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> int:

@@ -123,6 +123,11 @@ def read(
     ``convert`` and refused otherwise. Raises :class:`ImageError`, naming the file, also for broken and
     oversized images.
     """
+    if not isinstance(source, (str, os.PathLike, bytes, Image.Image)) and not hasattr(source, "read"):
+        raise ImageError(
+            "an image is read from a path, bytes, a binary stream or a Pillow image, "
+            f"not {type(source).__name__}"
+        )
     name, stream = _named(source)
     try:
         if isinstance(source, Image.Image):

@@ -6,7 +6,7 @@ declared size allocates no more than its bytes justify.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,10 +48,9 @@ class LatentCoder:
     def decode(self, body: bytes, header: bytes, shape: tuple[int, ...]) -> Symbols:
         """Symbols of ``shape``, checked; raises :class:`FormatError`."""
         channels = shape[-1]
-        tiles = self._tiles(shape)
-        streams = _split(body, len(tiles))
+        streams = _split(body, self._tile_count(shape))
         symbols = np.empty(shape, dtype=np.int32)
-        for number, (tile, stream) in enumerate(zip(tiles, streams, strict=True)):
+        for number, (tile, stream) in enumerate(zip(self._tiles(shape), streams, strict=True)):
             target = symbols[tile]
             decoder = self.coder.decoder(stream, _context(header, number))
             coded = decoder.take(np.full(channels, target.size // channels, dtype=np.int64))
@@ -59,16 +58,22 @@ class LatentCoder:
             target[...] = coded.reshape(channels, -1).T.reshape(target.shape)
         return symbols
 
-    def _tiles(self, shape: tuple[int, ...]) -> list[Tile]:
+    @property
+    def _side(self) -> int:
+        """Positions along the side of a tile."""
+        return max(1, TILE // (self.stride or TILE))
+
+    def _tile_count(self, shape: tuple[int, ...]) -> int:
+        return 1 if self.stride is None else -(-shape[0] // self._side) * -(-shape[1] // self._side)
+
+    def _tiles(self, shape: tuple[int, ...]) -> Iterator[Tile]:
         """Index of each tile in a latent of ``shape``, row by row; a latent of fixed shape is one tile."""
         if self.stride is None:
-            return [tuple(slice(0, size) for size in shape[:-1])]
-        side = max(1, TILE // self.stride)
-        return [
-            (slice(top, top + side), slice(left, left + side))
-            for top in range(0, shape[0], side)
-            for left in range(0, shape[1], side)
-        ]
+            yield tuple(slice(0, size) for size in shape[:-1])
+            return
+        for top in range(0, shape[0], self._side):
+            for left in range(0, shape[1], self._side):
+                yield slice(top, top + self._side), slice(left, left + self._side)
 
 
 def _context(header: bytes, tile: int) -> bytes:
