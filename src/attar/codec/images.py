@@ -115,12 +115,13 @@ def read(
     *,
     convert: bool = False,
     max_pixels: int = MAX_PIXELS,
+    name: str | None = None,
 ) -> Picture:
     """Read an image upright, from a path, its bytes, a binary stream or a Pillow image.
 
     8-bit gray and RGB, with or without alpha, and palettes are taken exactly. What would lose something
     (CMYK and other colour spaces, more than 8 bits, all but the first of several frames) is converted with
-    ``convert`` and refused otherwise. Raises :class:`ImageError`, naming the file, also for broken and
+    ``convert`` and refused otherwise. Raises :class:`ImageError`, naming the file or ``name``, also for broken and
     oversized images.
     """
     if not isinstance(source, (str, os.PathLike, bytes, Image.Image)) and not hasattr(source, "read"):
@@ -128,7 +129,8 @@ def read(
             "an image is read from a path, bytes, a binary stream or a Pillow image, "
             f"not {type(source).__name__}"
         )
-    name, stream = _named(source)
+    own_name, stream = _named(source)
+    name = name or own_name
     try:
         if isinstance(source, Image.Image):
             return _picture(source, name, convert, max_pixels)

@@ -82,7 +82,7 @@ def compress(
 
     def work(name: str) -> tuple[bytes, Row]:
         raw = common.read_input(name)
-        picture = images.read(raw, convert=convert, max_pixels=max_pixels)
+        picture = images.read(raw, convert=convert, max_pixels=max_pixels, name=common.shown(name))
         data = codec.compress(picture, strip=strip)
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         sizes = {"input_bytes": len(raw), "bytes": len(data), "bpp": 8 * len(data) / pixels}

@@ -28,6 +28,7 @@ __all__ = [
     "progress",
     "read_input",
     "run_jobs",
+    "shown",
     "write_output",
 ]
 
@@ -141,8 +142,12 @@ def make_folder(name: str) -> None:
 def named_error(name: str, error: AttarError) -> str:
     """The error's text, beginning with the file's name."""
     text = str(error)
-    shown = "stdin" if name == STDIO else name
-    return text if shown in text else f"{shown}: {text}"
+    return text if shown(name) in text else f"{shown(name)}: {text}"
+
+
+def shown(name: str) -> str:
+    """The name of an input as it is put before an error."""
+    return "stdin" if name == STDIO else name
 
 
 @contextmanager
