@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.errors import ImageError
-from attar.measure.metrics import MS_SSIM_MIN_SIDE, luma, ms_ssim, psnr, psnr_summed, ssim
+from attar.measure.metrics import MS_SSIM_MIN_SIDE, luma, ms_ssim, psnr, psnr_summed, similarities, ssim
 
 
 def scene(height, width, channels=3, seed=0):
@@ -112,6 +112,14 @@ def test_blocks_do_not_show():
     a = scene(700, 501, 1)[..., 0]
     b = damaged(a)
     assert ssim(a, b) == pytest.approx(skimage_ssim(a, b, 255), abs=1e-9)
+
+
+def test_both_similarities_at_once():
+    a, b = scene(180, 170), damaged(scene(180, 170))
+    assert similarities(a, b) == (ssim(a, b), ms_ssim(a, b))
+    one, several = similarities(a[None, :50], b[None, :50])
+    assert one == pytest.approx(ssim(a[None, :50], b[None, :50]))
+    assert several is None
 
 
 @pytest.mark.parametrize(("side", "window"), [(1, 1), (2, 1), (3, 3), (8, 7), (10, 9)])

@@ -121,9 +121,9 @@ def run(
 ) -> list[Row]:
     """Measure what ``folder/rows.csv`` does not hold yet; give all rows of the plan, failed ones included.
 
-    One codec after another, ``jobs`` images at a time, in processes of their own. ``repeats``: timed runs
-    after a warm-up, of which the best counts; slow codecs run once. Rows are on disk as soon as they are
-    measured, so an interrupted run goes on where it was; failed rows are tried again. Raises
+    One codec after another, ``jobs`` images at a time, in processes of their own. ``repeats``: timed runs,
+    of which the best counts, after a warm-up of each process; fewer for slow codecs. Rows are on disk as soon
+    as they are measured, so an interrupted run goes on where it was; failed rows are tried again. Raises
     :class:`AttarError` when ``rows.csv`` cannot be read or written.
     """
     ledger = Ledger(Path(folder))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from attar.errors import ImageError
 
-__all__ = ["MS_SSIM_MIN_SIDE", "luma", "ms_ssim", "psnr", "psnr_summed", "ssim"]
+__all__ = ["MS_SSIM_MIN_SIDE", "luma", "ms_ssim", "psnr", "psnr_summed", "similarities", "ssim"]
 
 Array = NDArray[Any]
 Planes = NDArray[np.float64]
@@ -87,15 +87,18 @@ def ms_ssim(reference: Array, reconstruction: Array) -> Any:
             f"MS-SSIM needs sides of at least {MS_SSIM_MIN_SIDE} pixels (five scales of an 11 x 11 window); "
             f"the image is {width} x {height}: use SSIM"
         )
+    _, several = _both_ssims(_planes(a), _planes(b))
+    return _per_image(several, a.shape, batched)
+
+
+def similarities(reference: Array, reconstruction: Array) -> tuple[Any, Any]:
+    """``(ssim, ms_ssim)`` for the price of the second, which is None where the image is too small for it."""
+    (a, b), batched = _pair(reference, reconstruction)
     x, y = _planes(a), _planes(b)
-    product = np.ones(len(x))
-    for scale, weight in enumerate(MS_WEIGHTS):
-        if scale:
-            x, y = _halve(x), _halve(y)
-        full, contrast = _ssim_terms(x, y)
-        term = full if scale == len(MS_WEIGHTS) - 1 else contrast
-        product *= np.maximum(term, 0) ** weight
-    return _per_image(product, a.shape, batched)
+    if min(a.shape[1:3]) < MS_SSIM_MIN_SIDE:
+        return _per_image(_ssim_terms(x, y)[0], a.shape, batched), None
+    one, several = _both_ssims(x, y)
+    return _per_image(one, a.shape, batched), _per_image(several, a.shape, batched)
 
 
 def luma(image: Array) -> NDArray[np.float64]:
@@ -176,6 +179,19 @@ def _halve(planes: Planes) -> Planes:
         planes = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)), mode="edge")
     rows = planes[:, ::2] + planes[:, 1::2]
     return (rows[:, :, ::2] + rows[:, :, 1::2]) * 0.25
+
+
+def _both_ssims(x: Planes, y: Planes) -> tuple[Planes, Planes]:
+    """SSIM at full size, and MS-SSIM, of each plane."""
+    ssim_of_scale, product = [], np.ones(len(x))
+    for scale, weight in enumerate(MS_WEIGHTS):
+        if scale:
+            x, y = _halve(x), _halve(y)
+        full, contrast = _ssim_terms(x, y)
+        ssim_of_scale.append(full)
+        term = full if scale == len(MS_WEIGHTS) - 1 else contrast
+        product *= np.maximum(term, 0) ** weight
+    return ssim_of_scale[0], product
 
 
 def _ssim_terms(a: Planes, b: Planes) -> tuple[Planes, Planes]:

@@ -27,11 +27,11 @@ from attar.measure import metrics
 from attar.measure.anchors import Absent, Anchor, Pixels, find
 from attar.measure.rows import IDENTICAL, Row
 
-__all__ = ["Task", "distortions", "measure"]
+__all__ = ["Task", "conform", "distortions", "measure"]
 
 Value = TypeVar("Value")
-ENOUGH_SECONDS = 1.0
-"""A run that lasts this long is measured once: no warm-up, no repeats."""
+ENOUGH_SECONDS = 0.5
+"""Runs are repeated until they last this long together."""
 
 
 MAX_REASON = 300
@@ -101,17 +101,15 @@ def _one(anchor: Anchor, pixels: Pixels, quality: float | None, repeats: int) ->
 
 def distortions(image: Pixels, decoded: Pixels) -> dict[str, Any]:
     """Every metric of a decoded image, by column; raises :class:`AttarError` where the size differs."""
-    decoded = _conform(decoded, image)
+    decoded = conform(decoded, image)
     pairs: dict[str, tuple[Any, Any]] = {
         "": (image, decoded),
         "_y": (metrics.luma(image), metrics.luma(decoded)),
     }
     values: dict[str, Any] = {}
-    large = min(image.shape[:2]) >= metrics.MS_SSIM_MIN_SIDE
     for suffix, (a, b) in pairs.items():
         values["psnr" + suffix] = _ratio(metrics.psnr(a, b))
-        values["ssim" + suffix] = metrics.ssim(a, b)
-        values["ms_ssim" + suffix] = metrics.ms_ssim(a, b) if large else None
+        values["ssim" + suffix], values["ms_ssim" + suffix] = metrics.similarities(a, b)
     return values | {"psnr_summed": _ratio(metrics.psnr_summed(image, decoded))}
 
 
@@ -119,7 +117,7 @@ def _ratio(value: float | None) -> Any:
     return IDENTICAL if value is None else value
 
 
-def _conform(decoded: Pixels, image: Pixels) -> Pixels:
+def conform(decoded: Pixels, image: Pixels) -> Pixels:
     """A gray picture given back as RGB is turned gray again (BT.601), and gray for RGB is repeated."""
     if decoded.shape[:2] != image.shape[:2]:
         raise AttarError(
@@ -135,21 +133,13 @@ def _conform(decoded: Pixels, image: Pixels) -> Pixels:
 
 
 def _timed(action: Callable[[], Value], repeats: int) -> tuple[Value, float, int]:
-    """Result, milliseconds of the best run, runs. The first run warms up and counts only when it is long."""
-    result, best = _run(action)
-    if best >= ENOUGH_SECONDS:
-        return result, 1e3 * best, 1
+    """Result, milliseconds of the best run, and how many runs that is the best of."""
     times: list[float] = []
-    while len(times) < repeats and sum(times) < ENOUGH_SECONDS:
-        result, seconds = _run(action)
-        times.append(seconds)
+    while not times or (len(times) < repeats and sum(times) < ENOUGH_SECONDS):
+        start = time.perf_counter()
+        result = action()
+        times.append(time.perf_counter() - start)
     return result, 1e3 * min(times), len(times)
-
-
-def _run(action: Callable[[], Value]) -> tuple[Value, float]:
-    start = time.perf_counter()
-    result = action()
-    return result, time.perf_counter() - start
 
 
 def _reset_peak() -> None:
@@ -171,6 +161,14 @@ def _peak_mib() -> float | None:
     return None if kib is None else round(kib / 1024, 1)
 
 
+def _warm(anchor: Anchor | Absent, pixels: Pixels, quality: float | None) -> Anchor | Absent:
+    """Run once untimed, so that loading a library or a network is in no row."""
+    if not isinstance(anchor, Absent):
+        with suppress(Exception):  # the measurement that follows reports it
+            anchor.decode(anchor.encode(pixels, quality))
+    return anchor
+
+
 def main() -> None:
     """Answer tasks until standard input ends; what libraries print goes to standard error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
@@ -180,9 +178,11 @@ def main() -> None:
         for line in sys.stdin:
             task = Task.from_json(line)
             name, path = task.blanks[0].codec, task.blanks[0].image
-            anchor = anchors.get(name) or anchors.setdefault(name, find(name))
             try:
                 pixels = images.read(path).pixels
+                if name not in anchors:
+                    anchors[name] = _warm(find(name), pixels, task.blanks[0].quality)
+                anchor = anchors[name]
                 rows = (
                     task.failed(anchor.reason)
                     if isinstance(anchor, Absent)
