@@ -121,8 +121,8 @@ def read(
 
     8-bit gray and RGB, with or without alpha, and palettes are taken exactly. What would lose something
     (CMYK and other colour spaces, more than 8 bits, all but the first of several frames) is converted with
-    ``convert`` and refused otherwise. Raises :class:`ImageError`, naming the file or ``name``, also for broken and
-    oversized images.
+    ``convert`` and refused otherwise. Raises :class:`ImageError`, naming the file or ``name``, also for
+    broken and oversized images.
     """
     if not isinstance(source, (str, os.PathLike, bytes, Image.Image)) and not hasattr(source, "read"):
         raise ImageError(
