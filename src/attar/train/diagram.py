@@ -24,8 +24,17 @@ import numpy as np
 
 __all__ = ["svg"]
 
-WIDTH, HEIGHT, PITCH, MIDDLE, GAP, MARGIN, HEAD, SECTION = 320, 62, 82, 180, 40, 24, 104, 24  # pixels
-PADDING, LETTER, BOLD = 14, 0.58, 0.69  # pixels; mean width of a letter of a wide typeface, in font sizes
+WIDTH, HEIGHT, PITCH, MIDDLE, GAP, MARGIN, HEAD, SECTION = 320, 62, 82, 200, 40, 24, 104, 24  # pixels
+PADDING = 14
+LETTERS = {  # about the width of a letter in DejaVu Sans, the widest of the fonts, in font sizes
+    "[ijl.,:;'|!I]": 0.32,
+    r"[frt()\[\]/ -]": 0.40,
+    "[mwMW@%]": 1.0,
+    "[A-Z]": 0.72,
+    "[ -~]": 0.63,
+    "": 1.0,
+}
+BOLD = 1.13  # times wider
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 INK, QUIET, LINE = "#0f172a", "#64748b", "#94a3b8"
 COLOURS = {  # accent and fill by what a layer does; the first pattern found in its kind counts
@@ -74,7 +83,7 @@ def svg(network: Any) -> bytes:
         Box("Image", spec.input_name, "pixels 0..255, divided by 255", size),
         *blocks["encoder"],
         Box("Quantiser", "", "rounds to the nearest integer", latent),
-        Box("Entropy encoder", "", "asymmetric numeral systems, integer tables"),
+        Box("Entropy encoder", "", "ANS over integer tables, and a checksum"),
     ]
     synthesis = [
         Box("Regenerated image", "", "clipped to 0..1, times 255, rounded", size),
@@ -151,9 +160,9 @@ def _box(root: ET.Element, x: float, y: float, box: Box, width: float = WIDTH) -
     _add(group, "path", d=bar, stroke=accent, stroke_width=3, stroke_linecap="round")
     left, right, room = x + PADDING, x + width - PADDING, width - 2 * PADDING
     _text(group, left, y + 20, box.kind, 14, room, weight="bold")
-    _text(group, right, y + 20, box.name, 11, room - len(box.kind) * 14 * BOLD - 8, QUIET, anchor="end")
+    _text(group, right, y + 20, box.name, 11, room - _long(box.kind, 14, "bold") - 8, QUIET, anchor="end")
     _text(group, left, y + 37, box.arguments, 12, room)
-    _text(group, left, y + 53, box.shape, 12, room - len(weights) * 12 * LETTER - 8, QUIET)
+    _text(group, left, y + 53, box.shape, 12, room - _long(weights, 12) - 8, QUIET)
     _text(group, right, y + 53, weights, 12, room, QUIET, anchor="end")
 
 
@@ -282,7 +291,7 @@ def _prior(network: Any) -> Box:
 
 
 def _written(sizes: Iterable[Any]) -> str:
-    return TIMES.join(str(n) for n in sizes)
+    return f" {TIMES} ".join(str(n) for n in sizes)
 
 
 def _description(summary: str, analysis: Sequence[Box], synthesis: Sequence[Box], side: Sequence[Any]) -> str:
@@ -294,18 +303,25 @@ def _description(summary: str, analysis: Sequence[Box], synthesis: Sequence[Box]
     return ". ".join([summary, *told]) + "."
 
 
+def _long(text: str, size: float, weight: str = "normal") -> float:
+    """About how many pixels a text takes."""
+    widths = (next(wide for kind, wide in LETTERS.items() if re.match(kind, letter)) for letter in text)
+    return size * sum(widths) * (BOLD if weight == "bold" else 1.0)
+
+
 def _text(
     parent: ET.Element, x: float, y: float, text: str, size: float, room: float, colour: str = INK, *,
     weight: str = "normal", anchor: str = "start",
 ) -> None:  # fmt: skip
     """Write a text, cut short with an ellipsis where it would be longer than ``room`` pixels."""
     text = _plain(text)
-    most = max(int(room / (size * (BOLD if weight == "bold" else LETTER))), 0)
-    if len(text) > most:
-        text = text[: most - 1].rstrip(" ,") + "…" if most > 1 else ""
+    shown = text
+    while text and _long(shown, size, weight) > room:
+        text = text[:-1].rstrip(" ,")
+        shown = f"{text}…"
     if text:
         style = {"font_size": size, "font_weight": weight, "fill": colour, "text_anchor": anchor}
-        _add(parent, "text", text, x=x, y=y, **style)
+        _add(parent, "text", shown, x=x, y=y, **style)
 
 
 def _arrow(root: ET.Element, path: str) -> None:

@@ -20,7 +20,7 @@ from attar.train import diagram
 __all__ = ["curves", "drawing", "regenerated", "strip"]
 
 MOST_IMAGES = 16
-TRAINING, VALIDATION, QUIET = "#2563eb", "#ea580c", "#64748b"
+TRAINING, VALIDATION, INK, QUIET = "#2563eb", "#ea580c", "#1e293b", "#64748b"
 PANELS = (  # title, column, how the best epoch's value is written
     ("Loss", "loss", "{:.4g}"),
     ("SSIM", "ssim", "{:.4f}"),
@@ -139,35 +139,47 @@ def regenerated(
     rows, factor = _rows(originals, regenerated)
     if len(captions) != len(originals):
         raise TrainingError(f"{len(captions)} captions for {len(originals)} images, expected one for each")
-    measure = _text_measure()
-    _, count, height, width, _ = rows.shape
-    column = max(width, 64)  # room for a word of text below the smallest image
-    across = _columns(count, column)
-    lines = [_fold(caption, column, measure) for caption in captions]
     labels = ["input", "output", f"difference\n\N{MULTIPLICATION SIGN} {factor}"]
+    canvas, texts = _composed(_cells(rows), labels, captions)
+    tall, wide, _ = canvas.shape
+    figure = Figure(figsize=((wide + 0.5) / DPI, (tall + 0.5) / DPI), dpi=DPI, facecolor="white")
+    figure.figimage(canvas, origin="upper")
+    for x, y, text, ha, va in texts:
+        style = {"color": INK, "fontproperties": _font(), "parse_math": False}
+        figure.text(x / wide, 1 - y / tall, text, ha=ha, va=va, **style)
+    _write(path, _png(figure))
+
+
+def _cells(rows: np.ndarray) -> np.ndarray:
+    """Put white around tiny images (3, N, H, W, 3), so that text fits below and beside."""
+    tall, wide = max(2 * LINE - rows.shape[2], 0), max(64 - rows.shape[3], 0)
+    around = [(0, 0), (0, 0), (tall // 2, tall - tall // 2), (wide // 2, wide - wide // 2), (0, 0)]
+    return np.pad(rows, around, constant_values=255)
+
+
+def _composed(
+    cells: np.ndarray, labels: Sequence[str], captions: Sequence[str]
+) -> tuple[np.ndarray, list[tuple[float, float, str, str, str]]]:
+    """Lay images (3, N, H, W, 3) out in bands: the page, and its texts (x, y, text, alignments)."""
+    measure = _text_measure()
+    _, count, height, width, _ = cells.shape
+    across = _columns(count, width)
+    lines = [_fold(caption, width, measure) for caption in captions]
     left = MARGIN + round(max(measure(line) for label in labels for line in label.split("\n"))) + 14
     below = 8 + LINE * max(map(len, lines)) + 2 * GAP
     band = 3 * (height + GAP) - GAP + below
-    bands = -(-count // across)
-    tall, wide = bands * band + 2 * (MARGIN - GAP), left + across * (column + GAP) - GAP + MARGIN
-    canvas = np.full((tall, wide, 3), 255, np.uint8)
-    texts = []
+    tall, wide = -(-count // across) * band + 2 * (MARGIN - GAP), left + across * (width + GAP) - GAP + MARGIN
+    page, texts = np.full((tall, wide, 3), 255, np.uint8), []
     for number in range(count):
-        top, x = MARGIN + number // across * band, left + number % across * (column + GAP)
-        for row in range(3):
-            y, indent = top + row * (height + GAP), (column - width) // 2
-            canvas[y : y + height, x + indent : x + indent + width] = rows[row, number]
-            if number % across == 0:
-                texts.append((left - 14, y + height / 2, labels[row], "right", "center", "#0f172a"))
+        top, x = MARGIN + number // across * band, left + number % across * (width + GAP)
+        for row, label in enumerate(labels):
+            y = top + row * (height + GAP)
+            page[y : y + height, x : x + width] = cells[row, number]
+            if x == left:
+                texts.append((left - 14.0, y + height / 2, label, "right", "center"))
         for line, text in enumerate(lines[number]):
-            y = top + band - below + 8 + line * LINE
-            texts.append((x + column / 2, y, text, "center", "top", "#334155"))
-    figure = Figure(figsize=((wide + 0.5) / DPI, (tall + 0.5) / DPI), dpi=DPI, facecolor="white")
-    figure.figimage(canvas, origin="upper")
-    for x, y, text, ha, va, colour in texts:
-        style = {"color": colour, "fontproperties": _font(), "parse_math": False}
-        figure.text(x / wide, 1 - y / tall, text, ha=ha, va=va, **style)
-    _write(path, _png(figure))
+            texts.append((x + width / 2, top + band - below + 8.0 + line * LINE, text, "center", "top"))
+    return page, texts
 
 
 def strip(originals: np.ndarray, regenerated: np.ndarray) -> np.ndarray:

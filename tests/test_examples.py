@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run(example: str) -> str:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / example)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_here() -> None:
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["own_loop.py"]
+
+
+def test_own_loop_learns() -> None:
+    pytest.importorskip("torch")
+    out = run("own_loop.py")
+    line = r"^(step +\d+|test images): loss ([\d.]+), PSNR ([\d.]+) dB, SSIM ([\d.]+), ([\d.]+) bytes$"
+    rows = [(name, *map(float, numbers)) for name, *numbers in re.findall(line, out, re.MULTILINE)]
+    assert [name for name, *_ in rows] == [
+        *(f"step {n:3}" for n in (1, 10, 20, 30, 40, 50, 60)),
+        "test images",
+    ]
+    (_, first, *_), (_, last, psnr, ssim, size) = rows[0], rows[-1]
+    assert last < 0.75 * first
+    assert psnr > 12
+    assert ssim > 0.4
+    assert 5 < size < 60
