@@ -43,7 +43,7 @@ def pictures() -> dict[str, tuple[str, Picture]]:
         "photo-everything": ("photo", full),
         "photo-one-pixel": ("photo", from_array(toy_bundle.photo(1, 1))),
         "photo-escapes": ("photo", from_array(255 * rng.integers(0, 2, (20, 24, 3), dtype=np.uint8))),
-        "photo-tiles": ("photo", from_array(toy_bundle.photo(9, 1100))),
+        "photo-tiles": ("photo", from_array(toy_bundle.photo(7, 1030))),
         "photo-unknown-chunk": ("photo", Picture(toy_bundle.photo(16, 16), icc=b"profile")),
     }
 
