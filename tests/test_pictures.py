@@ -479,6 +479,20 @@ class TestDrawing:
         )
         assert any(word.startswith("deep Dense, rate 0.5, note") for word in said(root))
 
+    def test_cuts_arguments_without_end(self, digits: Any) -> None:
+        layer = spec.LayerSpec("Dense", {"units": 3, "list": list(range(100_000))}, "long", "")
+        model = SimpleNamespace(
+            name="n" * 100_000,
+            input_name="in",
+            input_shape=(28, 28, 1),
+            entropy={},
+            blocks={"encoder": (layer,), "decoder": (layer,)},
+        )
+        parts = {"analysis": digits.analysis, "prior": digits.prior}
+        data = diagram.svg(SimpleNamespace(name="n", spec=model, layers=[], **parts))
+        check_layout(tree(data))
+        assert len(data) < 40_000
+
     def test_the_same_network_gives_the_same_bytes(self, digits: Any) -> None:
         again = built(spec.load(MODELS / "model.json").with_latent_dims(50))
         assert diagram.svg(digits) == diagram.svg(again)

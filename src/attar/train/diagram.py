@@ -35,6 +35,7 @@ LETTERS = {  # about the width of a letter in DejaVu Sans, the widest of the fon
     "": 1.0,
 }
 BOLD = 1.13  # times wider
+LONGEST = 5000  # letters of a description
 FONT = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 INK, QUIET, LINE = "#0f172a", "#64748b", "#94a3b8"
 COLOURS = {  # accent and fill by what a layer does; the first pattern found in its kind counts
@@ -188,7 +189,8 @@ def _exchange(root: ET.Element, x: float, y: float, prior: Box) -> None:
 def _blocks(network: Any) -> dict[str, list[Box]]:
     """The boxes of every block of the model.json, in its order."""
     layers = _by_name(network)
-    probe: Any = (1, *(n or PROBE for n in network.spec.input_shape))
+    size = network.spec.input_shape
+    probe: Any = (1, *(n or PROBE for n in size)) if None in size else None
     found = {}
     for block, specs in network.spec.blocks.items():
         boxes = []
@@ -264,15 +266,11 @@ def _argument(key: str, value: Any, kind: str) -> str:
         return ""
     if key in WORDS:
         return f"{WORDS[key]} {plain}"
-    if key == "kernel_size":
-        return (
-            plain
-            if TIMES in plain
-            else TIMES.join([plain] * (1 if "1D" in kind else 3 if "3D" in kind else 2))
-        )
+    if key == "kernel_size" and TIMES not in plain:
+        plain = TIMES.join([plain] * (1 if "1D" in kind else 3 if "3D" in kind else 2))
     if key in ("filters", "units"):
         return f"{plain} {key if plain != '1' else key[:-1]}"
-    return plain if key in ("activation", "padding") else f"{key} {plain}"
+    return plain if key in ("kernel_size", "activation", "padding") else f"{key} {plain}"
 
 
 def _short(value: Any) -> str:
@@ -314,8 +312,7 @@ def _text(
     weight: str = "normal", anchor: str = "start",
 ) -> None:  # fmt: skip
     """Write a text, cut short with an ellipsis where it would be longer than ``room`` pixels."""
-    text = _plain(text)
-    shown = text
+    text = shown = _plain(text[:200])  # more than any box holds
     while text and _long(shown, size, weight) > room:
         text = text[:-1].rstrip(" ,")
         shown = f"{text}…"
@@ -338,5 +335,6 @@ def _add(parent: ET.Element, tag: str, text: str = "", **attributes: Any) -> ET.
 
 
 def _plain(text: str) -> str:
-    """The text on one line, what XML 1.0 cannot hold replaced."""
+    """The text on one line, what XML 1.0 cannot hold replaced, cut where nobody reads on."""
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     return re.sub("[^ -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", " ".join(text.split()))
