@@ -9,6 +9,7 @@
     jxl, jxl-e1 ... jxl-e9          libjxl of imagecodecs, effort 7 unless named
     png, webp-lossless, jxl-lossless    lossless references: one size, no quality
     attar:NAME, attar:PATH          an Attar bundle, installed or a file
+    autoencoder:A.onnx+B.onnx       an exported encoder and decoder, see attar.measure.autoencoder
     ext:ENCODE :: DECODE [:: Q,...] any program, see attar.measure.external
 
 A codec that this machine lacks is an :class:`Absent` with the reason, so that a report can say so. Encoders
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -102,6 +103,7 @@ EXAMPLES = (
     "jxl-lossless",
 )
 """Names to choose from; variants follow the table above."""
+OTHERS = "attar:NAME, attar:FILE, autoencoder:A+B, ext:ENCODE :: DECODE"
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,10 @@ def find(name: str) -> Anchor | Absent:
         from attar.measure import external
 
         return external.parse(name)
+    if kind == "autoencoder":
+        from attar.measure import autoencoder
+
+        return autoencoder.parse(name)
     if kind == "attar" and rest:
         return _attar(name, rest)
     for pattern, build in FAMILIES.items():
@@ -194,12 +200,10 @@ def find(name: str) -> Anchor | Absent:
             return build(name, match)
     near = nearest(name, EXAMPLES)
     hint = f"did you mean {near!r}? " if near else ""
-    raise AttarError(
-        f"no codec is called {name!r}: {hint}known are {', '.join(EXAMPLES)}, attar:NAME, ext:COMMAND"
-    )
+    raise AttarError(f"no codec is called {name!r}: {hint}known are {', '.join(EXAMPLES)}, {OTHERS}")
 
 
-def split_names(values: tuple[str, ...] | list[str]) -> list[str]:
+def split_names(values: Sequence[str]) -> list[str]:
     """``["jpeg,webp", "ext:a b,c :: d"]`` -> names, each once; what starts with ``ext:`` is not split."""
     names = [
         part.strip()

@@ -165,7 +165,7 @@ def _blank(plan: Plan, source: Source, anchor: Anchor, jobs: int, command: str) 
 
 def _look(path: Path) -> Source:
     picture = images.read(path)
-    if picture.alpha is not None:
+    if picture.alpha is not None and picture.alpha.min() < 255:
         raise ImageError(
             f"{path} has an alpha channel; a benchmark takes opaque gray or RGB: flatten it first"
         )

@@ -248,7 +248,7 @@ def _read_one(file: Path) -> Curve:
     results = document.get("results") if isinstance(document, dict) else None
     if faults or not isinstance(results, dict):
         reason = (
-            faults[0]
+            faults.lines[0]
             if faults
             else "expected an object with 'name' and 'results', as in CompressAI's results"
         )

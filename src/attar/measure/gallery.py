@@ -20,9 +20,10 @@ from attar.measure.anchors import Anchor, Pixels
 from attar.measure.rows import IDENTICAL, Row
 from attar.measure.worker import conform, distortions
 
-__all__ = ["Crop", "Sheet", "gallery"]
+__all__ = ["MOST_SHEETS", "Crop", "Sheet", "gallery"]
 
 HEIGHT, WIDTH = 128, 192
+MOST_SHEETS = 24
 ROOM = 1.5
 """Common size over the smallest that all codecs reach."""
 TOLERANCE = 0.02
@@ -53,7 +54,7 @@ def gallery(
     rows: Sequence[Row],
     anchors: Sequence[Anchor],
     *,
-    most: int = 24,
+    most: int = MOST_SHEETS,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Sheet]:
     """Sheets of the first ``most`` images that at least two lossy codecs were measured on."""
