@@ -227,7 +227,7 @@ def test_networks_that_contradict_the_manifest_are_refused_by_name(digits: attar
     symbols = digits.symbols(part)
     forged = container.pack(
         header,
-        {container.Chunk.LATENTS: codec._latents.encode(symbols, container.write_header(header))},
+        {container.Chunk.LATENTS: codec.latents.encode(symbols, container.write_header(header))},
     )
     with pytest.raises(BundleError, match=r"the network failed on symbols \(1, 50\)"):
         codec.decompress(forged)

@@ -68,7 +68,7 @@ def test_symbols_encode_to_exactly_these_latents(name: str, codecs: dict) -> Non
     codec = codecs[bundle_of(name)]
     part = codec.unpack(data_of(name))
     symbols = expected(name)["symbols"]
-    assert codec._latents.encode(symbols, part.header_bytes) == part.chunks[Chunk.LATENTS]
+    assert codec.latents.encode(symbols, part.header_bytes) == part.chunks[Chunk.LATENTS]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -143,7 +143,7 @@ def test_whole_files(photos: attar.Codec, image: np.ndarray) -> None:
     part = photos.unpack(data)
     assert (part.header.height, part.header.width, part.header.channels) == image.shape
     colours = image[..., : image.shape[2] - (image.shape[2] in (2, 4))]
-    symbols = photos.analyse(photos._prepared(colours)[None])[0]
+    symbols = photos.analyse(photos.prepare(colours)[None])[0]
     assert np.array_equal(photos.symbols(part), symbols)
     pixels = photos.decompress(data)
     assert pixels.shape == image.shape

@@ -86,7 +86,7 @@ class Codec:
         pictures = [self._accepted(source, convert) for source in sources]
         files: list[bytes] = [b""] * len(pictures)
         for places in _batches([picture.pixels.shape for picture in pictures]):
-            batch = np.stack([self._prepared(pictures[place].pixels) for place in places])
+            batch = np.stack([self.prepare(pictures[place].pixels) for place in places])
             for place, symbols in zip(places, self.analyse(batch), strict=True):
                 picture = pictures[place]
                 files[place] = self._pack(picture.stripped() if strip else picture, symbols)
@@ -146,6 +146,11 @@ class Codec:
         _beside_pixels(part)
         return symbols.size
 
+    def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What the analysis takes: (H, W, C) padded to the model's multiple, gray repeated for colour."""
+        padded = images.pad(pixels, *self.manifest.padded_size(*pixels.shape[:2]))
+        return np.repeat(padded, 3, axis=2) if pixels.shape[2] < self.manifest.channels else padded
+
     def analyse(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Symbols int32 (B, ..., L) of images uint8 (B, H, W, C) that are already padded."""
         latent = self._run(self._analysis, "image", images)
@@ -169,19 +174,21 @@ class Codec:
                 f"{self.bundle.source}: synthesis gave images of shape {image.shape}; (B, H, W, "
                 f"{self.manifest.channels}) expected"
             )
-        if np.isnan(image).any():
+        if np.isnan(image.min(initial=0)):
             raise FormatError("the symbols are far outside of what the model can decode")
-        return _to_uint8(np.clip(image, 0, 1) * np.float32(255))
+        np.clip(image, 0, 1, out=image)
+        image *= np.float32(255)
+        return _to_uint8(image)
 
     def symbols(self, part: Container) -> NDArray[np.int32]:
         """Decode and check the symbols int32 (..., L) of one file."""
         shape = self.manifest.latent_shape(part.header.height, part.header.width)
-        return self._latents.decode(part.chunks[Chunk.LATENTS], part.header_bytes, shape)
+        return self.latents.decode(part.chunks[Chunk.LATENTS], part.header_bytes, shape)
 
     def _pack(self, picture: Picture, symbols: NDArray[np.int32]) -> bytes:
         height, width, colours = picture.pixels.shape
         header = Header(colours + (picture.alpha is not None), width, height, self.bundle.short_id)
-        bodies = {Chunk.LATENTS: self._latents.encode(symbols, container.write_header(header))}
+        bodies = {Chunk.LATENTS: self.latents.encode(symbols, container.write_header(header))}
         if picture.alpha is not None:
             bodies[Chunk.ALPHA] = chunks.pack_alpha(picture.alpha)
         for kind, body in ((Chunk.ICC, picture.icc), (Chunk.EXIF, picture.exif), (Chunk.XMP, picture.xmp)):
@@ -210,12 +217,9 @@ class Codec:
         given = f"{'gray' if channels == 1 else 'RGB'}, {size[0]} x {size[1]} (height x width)"
         return f"{given}; model {self.manifest.name!r} takes {self.manifest.accepts}"
 
-    def _prepared(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        padded = images.pad(pixels, *self.manifest.padded_size(*pixels.shape[:2]))
-        return np.repeat(padded, 3, axis=2) if pixels.shape[2] < self.manifest.channels else padded
-
     @cached_property
-    def _latents(self) -> LatentCoder:
+    def latents(self) -> LatentCoder:
+        """Codes the latents with the tables of the bundle."""
         return LatentCoder(self.manifest, self.bundle.tables)
 
     @cached_property
@@ -295,5 +299,6 @@ def _beside_pixels(part: Container) -> dict[str, Any]:
 
 
 def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    rounded: NDArray[np.uint8] = np.rint(values).astype(np.uint8)
+    """Rounded half to even; ``values`` are within 0..255, and are overwritten."""
+    rounded: NDArray[np.uint8] = np.rint(values, out=values).astype(np.uint8)
     return rounded
