@@ -8,16 +8,21 @@ when going on would make no sense, and return the lesser faults so that they can
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "MAX_BYTES",
+    "MAX_WORD",
+    "Faults",
     "NotPlainError",
+    "Reader",
     "check",
     "decode",
     "join",
@@ -33,6 +38,44 @@ MAX_DEPTH = 64
 MAX_VALUES = 100_000
 MAX_INTEGER = 1 << 53  # beyond it a reader that uses doubles sees another number
 MAX_WORD = 128
+MAX_FAULTS = 100
+MAX_LISTED = 40
+MAX_PATH = 400
+
+Place = tuple[Any, "str | int"] | None
+"""Where a value is: the place of what holds it, and its key there; None for the whole document."""
+
+
+class Faults:
+    """Fault lines: the first hundred in words, the rest as a number: no file can ask for much work."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.more = 0
+
+    def add(self, path: str, found: str, expected: str, word: str = "", words: Iterable[str] = ()) -> None:
+        """Where, what was found, what was expected; suggests the one of ``words`` nearest to ``word``."""
+        if self.is_full:
+            self.more += 1
+            return
+        if len(path) > MAX_PATH:
+            path = f"{path[: MAX_PATH // 2]} ... {path[-MAX_PATH // 2 :]}"
+        near = nearest(word, words) if word else None
+        hint = f" (did you mean {show(near)}?)" if near is not None else ""
+        self.lines.append(f"{path or 'the file'}: {found}; expected {expected}{hint}")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether further faults are only counted."""
+        return len(self.lines) >= MAX_FAULTS
+
+    def __bool__(self) -> bool:
+        return bool(self.lines)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.lines
+        if self.more:
+            yield f"... and {self.more} more faults"
 
 
 class NotPlainError(ValueError):
@@ -55,21 +98,20 @@ def read(path: str | os.PathLike[str]) -> str:
         raise NotPlainError(f"is not UTF-8 text (byte {error.start}); expected JSON") from error
 
 
-def decode(text: str) -> tuple[Any, list[str]]:
+def decode(text: str) -> tuple[Any, Faults]:
     """Decode JSON; returns the document and its lesser faults (keys given twice, unbounded numbers).
 
     Raises NotPlainError: not JSON (with line and column), too long, too deep, too many values.
     """
     if len(text) > MAX_BYTES:
         raise NotPlainError(f"is longer than {MAX_BYTES} characters; expected a few kilobytes of JSON")
-    twice: list[tuple[object, str]] = []
+    twice: dict[int, tuple[object, list[str]]] = {}  # id -> the object, held so that its id stays its own
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        made: dict[str, Any] = {}
-        for key, value in items:
-            if key in made:
-                twice.append((made, key))
-            made[key] = value
+        made = dict(items)
+        if len(made) < len(items):
+            counts = Counter(key for key, _ in items)
+            twice[id(made)] = made, [key for key, count in counts.items() if count > 1]
         return made
 
     try:
@@ -81,42 +123,56 @@ def decode(text: str) -> tuple[Any, list[str]]:
         raise NotPlainError(f"is nested too deeply; expected at most {MAX_DEPTH} levels") from error
     except ValueError as error:  # an integer literal of thousands of digits
         raise NotPlainError(f"holds a number that is too long: {error}; expected a smaller one") from error
-    return document, list(_faults(document, twice))
+    return document, _faults(document, twice)
 
 
-def check(document: object) -> list[str]:
+def check(document: object) -> Faults:
     """The lesser faults of a document that was decoded elsewhere. Raises NotPlainError as decode does."""
-    return list(_faults(document, []))
+    return _faults(document, {})
 
 
-def _faults(document: object, twice: list[tuple[object, str]]) -> Iterator[str]:
-    todo: list[tuple[str, object, int]] = [("", document, 1)]
+def _faults(document: object, twice: Mapping[int, tuple[object, list[str]]]) -> Faults:
+    faults = Faults()
+
+    def report(place: Place, found: str, expected: str) -> None:
+        faults.add("" if faults.is_full else _path(place), found, expected)
+
+    todo: list[tuple[Place, object, int]] = [(None, document, 1)]
     seen = 0
     while todo:
-        path, value, depth = todo.pop()
-        place = path or "the file"
+        place, value, depth = todo.pop()
         seen += 1
         if depth > MAX_DEPTH:
             raise NotPlainError(f"is nested too deeply; expected at most {MAX_DEPTH} levels")
         if isinstance(value, dict):
             if not all(isinstance(key, str) for key in value):
-                raise NotPlainError(f"{place}: a key is not a string; expected JSON")
-            yield from (
-                f"{join(path, key)}: the key is given twice; expected it once"
-                for owner, key in twice
-                if owner is value
-            )
-            todo += [(join(path, key), child, depth + 1) for key, child in reversed(value.items())]
+                raise NotPlainError(f"{_path(place) or 'the file'}: a key is not a string; expected JSON")
+            for key in twice.get(id(value), (None, []))[1]:
+                report((place, key), "the key is given twice", "it once")
+            todo += [((place, key), child, depth + 1) for key, child in reversed(value.items())]
         elif isinstance(value, list):
-            todo += [(f"{path}[{i}]", child, depth + 1) for i, child in reversed([*enumerate(value)])]
+            todo += [((place, i), child, depth + 1) for i, child in reversed([*enumerate(value)])]
         elif isinstance(value, float) and not math.isfinite(value):
-            yield f"{place}: found {value}; expected a finite number"
+            report(place, f"found {value}", "a finite number")
         elif isinstance(value, int) and abs(value) > MAX_INTEGER:
-            yield f"{place}: found an integer beyond 2^53; expected a smaller number"
+            report(place, "found an integer beyond 2^53", "a smaller number")
         elif value is not None and not isinstance(value, (str, int, float)):
-            raise NotPlainError(f"{place}: found a Python {type(value).__name__}; expected JSON")
+            where = _path(place) or "the file"
+            raise NotPlainError(f"{where}: found a Python {type(value).__name__}; expected JSON")
         if seen + len(todo) > MAX_VALUES:
             raise NotPlainError(f"holds more than {MAX_VALUES} values; expected a few hundred")
+    return faults
+
+
+def _path(place: Place) -> str:
+    keys: list[str | int] = []
+    while place is not None:
+        place, key = place
+        keys.append(key)
+    path = ""
+    for key in reversed(keys):
+        path = f"{path}[{key}]" if isinstance(key, int) else join(path, key)
+    return path
 
 
 def objects(value: Any, path: str, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -149,7 +205,9 @@ def join(path: str, key: str) -> str:
 
 def listed(names: Iterable[str]) -> str:
     """Names for a message, separated by commas; those that are not plain words are quoted."""
-    return ", ".join(name if name.isidentifier() else show(name) for name in [*names][:100])
+    first = [*itertools.islice(names, MAX_LISTED + 1)]
+    more = ["..."] if len(first) > MAX_LISTED else []
+    return ", ".join([name if name.isidentifier() else show(name) for name in first[:MAX_LISTED]] + more)
 
 
 def show(value: object) -> str:
@@ -168,13 +226,9 @@ def show(value: object) -> str:
 class Reader:
     """Reads a document part by part and collects faults: what is wrong is reported and read as empty."""
 
-    def __init__(self, faults: list[str]) -> None:
+    def __init__(self, faults: Faults) -> None:
         self.faults = faults
-
-    def fault(self, path: str, found: str, expected: str, near: str | None = None) -> None:
-        """Add a fault line: where, what was found, what was expected, the nearest valid word."""
-        hint = f" (did you mean {show(near)}?)" if near is not None else ""
-        self.faults.append(f"{path or 'the file'}: {found}; expected {expected}{hint}")
+        self.fault = faults.add
 
     def record(
         self, value: Any, path: str, required: tuple[str, ...], optional: tuple[str, ...]
@@ -186,7 +240,7 @@ class Reader:
         known = (*required, *optional)
         for key in value:
             if key not in known:
-                self.fault(join(path, key), "unknown key", f"one of {listed(known)}", nearest(key, known))
+                self.fault(join(path, key), "unknown key", f"one of {listed(known)}", key, known)
         for key in required:
             if key not in value:
                 self.fault(path, f"{key} is missing", f"an object with {listed(required)}")

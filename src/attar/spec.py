@@ -19,7 +19,7 @@ from typing import Any
 
 from attar import plainjson
 from attar.errors import SpecError
-from attar.plainjson import MAX_WORD, join, listed, nearest, show
+from attar.plainjson import MAX_WORD, Faults, join, listed, nearest, show
 
 __all__ = [
     "BLOCKS",
@@ -43,7 +43,6 @@ FORBIDDEN_LAYERS = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "Fl
 INPUT_DTYPES = ("uint8", "float32")
 
 MAX_INPUT_VALUES = 1 << 28
-MAX_FAULTS = 100
 
 
 @dataclass(frozen=True)
@@ -171,19 +170,17 @@ def parse(document: object, source: str = "model.json", catalogue: Catalogue | N
     return _read(document, source, catalogue, faults)
 
 
-def _read(document: Any, source: str, catalogue: Catalogue | None, faults: list[str]) -> ModelSpec:
-    reader = _Reader(catalogue, faults)
-    spec = reader.model(copy.deepcopy(document))
+def _read(document: Any, source: str, catalogue: Catalogue | None, faults: Faults) -> ModelSpec:
+    spec = _Reader(catalogue, faults).model(copy.deepcopy(document))
     if faults:
-        more = len(faults) - MAX_FAULTS
-        raise SpecError(source, faults[:MAX_FAULTS] + ([f"... and {more} more faults"] if more > 0 else []))
+        raise SpecError(source, [*faults])
     return spec
 
 
 class _Reader(plainjson.Reader):
     """Makes a ModelSpec of a document; what is missing or wrong is reported and read as empty."""
 
-    def __init__(self, catalogue: Catalogue | None, faults: list[str]) -> None:
+    def __init__(self, catalogue: Catalogue | None, faults: Faults) -> None:
         super().__init__(faults)
         self.catalogue = catalogue
         self.taken: dict[str, str] = {}  # layer name -> the path that has it
@@ -227,8 +224,8 @@ class _Reader(plainjson.Reader):
         path += ".Input"
         dtype = record.get("dtype")
         if dtype is not None and dtype not in INPUT_DTYPES:
-            near = nearest(dtype, INPUT_DTYPES) if isinstance(dtype, str) else None
-            self.fault(f"{path}.dtype", f"found {show(dtype)}", f"one of {listed(INPUT_DTYPES)}", near)
+            word, expected = dtype if isinstance(dtype, str) else "", f"one of {listed(INPUT_DTYPES)}"
+            self.fault(f"{path}.dtype", f"found {show(dtype)}", expected, word, INPUT_DTYPES)
         name = self.text(record, "name", path, "input")
         self.taken[name] = path
         return self.shape(record["shape"], f"{path}.shape") if "shape" in record else fallback[0], name
@@ -307,8 +304,8 @@ class _Reader(plainjson.Reader):
         if kind in FORBIDDEN_LAYERS:
             self.fault(path, f"{kind} carries code, which a model.json must not", "a layer that is only data")
         elif self.catalogue is not None and kind not in self.catalogue.layers:
-            near = nearest(kind, self.catalogue.layers)
-            self.fault(path, "unknown layer", "the name of an attar.train or keras.layers layer", near)
+            known = self.catalogue.layers
+            self.fault(path, "unknown layer", "the name of an attar.train or keras.layers layer", kind, known)
         elif not kind.isidentifier() or kind.startswith("_"):
             self.fault(path, "not the name of a layer", 'a name such as "Conv2D"')
         elif self.catalogue is not None:
@@ -319,9 +316,8 @@ class _Reader(plainjson.Reader):
         known = sorted(info.arguments | {"name"})
         for argument in layer.arguments:
             if argument not in known:
-                near = nearest(argument, known)
                 expected = f"an argument of {layer.kind}: {listed(known)}"
-                self.fault(join(layer.path, argument), "unknown argument", expected, near)
+                self.fault(join(layer.path, argument), "unknown argument", expected, argument, known)
         missing = info.required - set(layer.arguments)
         if layer.name == LATENT_LAYER:
             missing -= {_size_argument(layer)}
