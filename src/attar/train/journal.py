@@ -49,8 +49,14 @@ class Journal:
         self.writer.add_text("config", f"```json\n{config.to_json()}```")
         self.writer.add_text("data", data.description)
 
-    def epoch(self, row: Row, history: Sequence[Row], originals: np.ndarray, regenerated: np.ndarray) -> None:
-        """Write one finished epoch; ``originals`` and ``regenerated`` are a few validation images (N, H, W, C) uint8."""
+    def epoch(
+        self, row: Row, history: Sequence[Row], originals: np.ndarray, regenerated: np.ndarray, sizes: np.ndarray
+    ) -> None:
+        """Write one finished epoch.
+
+        ``originals`` and ``regenerated`` are a few validation images (N, H, W, C) uint8, ``sizes`` the bytes of their
+        latents (N,).
+        """
         for key, value in row.items():
             if key not in ("epoch", "step"):
                 group, name = ("validation", key[4:]) if key.startswith("val_") else ("training", key)
@@ -61,8 +67,8 @@ class Journal:
         self.writer.flush()
         write_bytes(self.run / "history.csv", history_csv(history).encode())
         pictures.curves(history, self.run / "curves.png")
-        quality = zip(metrics.psnr(originals, regenerated), metrics.ssim(originals, regenerated), strict=True)
-        captions = [f"{'identical' if p is None else f'{p:.1f} dB'}, SSIM {s:.3f}" for p, s in quality]
+        quality = zip(sizes, metrics.psnr(originals, regenerated), metrics.ssim(originals, regenerated), strict=True)
+        captions = [f"{size:.0f} bytes, {psnr:.1f} dB, SSIM {ssim:.3f}" for size, psnr, ssim in quality]
         pictures.regenerated(originals, regenerated, captions, self.run / "regenerated.png")
 
     def close(self) -> None:

@@ -96,8 +96,13 @@ class TorchStep:
         self.optimizer.step()
         if self.average:
             with self.torch.no_grad():
-                self.torch._foreach_lerp_(self.average, self.weights, 1.0 - self.momentum)
+                self.torch._foreach_lerp_(self.average, self.weights, 1.0 - self._momentum_now())
         return metrics
+
+    def _momentum_now(self) -> float:
+        """The average's momentum, less at first, so that the random first weights are soon forgotten."""
+        done = float(self.optimizer.state[self.weights[0]]["step"])
+        return min(self.momentum, (1 + done) / (10 + done))
 
     def state(self) -> dict[str, np.ndarray]:
         arrays = {}

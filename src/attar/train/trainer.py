@@ -262,18 +262,19 @@ class Trainer:
         checkpoint.save(path, {**checkpoint.weights(self.network), **self.step.state()}, self._record())
         self._saved = time.monotonic()
 
-    def _samples(self) -> tuple[np.ndarray, np.ndarray]:
-        """A few validation images and their regenerations, uint8 (N, H, W, C)."""
+    def _samples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A few validation images and their regenerations, uint8 (N, H, W, C), and the bytes of their latents (N,)."""
         split = self.data.validation
         originals = split.take(np.arange(min(8, len(split))))
         with self.step.averaged():
-            return originals, regenerate(self.network, originals)
+            return originals, *regenerate(self.network, originals)
 
 
-def regenerate(net: network.Network, images: np.ndarray) -> np.ndarray:
-    """Images (B, H, W, C) uint8 -> what a file of each would give back, uint8."""
+def regenerate(net: network.Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Images (B, H, W, C) uint8 -> what a file of each would give back, uint8, and its estimated bytes of latents (B,)."""
     with _no_gradient():
-        return _to_pixels(net(images, training=False).regenerated)
+        forward = net(images, training=False)
+        return _to_pixels(forward.regenerated), np.asarray(ops.convert_to_numpy(forward.bits)) / 8
 
 
 def measure_split(net: network.Network, loss: losses.Loss, split: datasets.Split) -> Row:

@@ -1,0 +1,5 @@
+"""``python -m attar`` is ``attar``."""
+
+from attar.apps.cli import main
+
+main()
