@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-# TensorFlow Datasets
-
-
 def prepare(
     data_dir: Path,
     name: str,
@@ -42,6 +42,7 @@ def prepare(
     features = {
         key: tfds.features.Image(shape=(None, None, 3)),
         "label": tfds.features.ClassLabel(num_classes=10),
+        "filename": tfds.features.Text(),
     }
     if extra:
         features["mask"] = tfds.features.Image(shape=(None, None, 1))
@@ -58,7 +59,8 @@ def prepare(
         def _generate_examples(self, split: str, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
             for number in range(count):
                 pixels = noise(number + 1000 * sorted(splits).index(split), *size)
-                example: dict[str, Any] = {key: encoded("PNG", Image.fromarray(pixels)), "label": number % 10}
+                image = encoded("PNG", Image.fromarray(pixels))
+                example: dict[str, Any] = {key: image, "label": number % 10, "filename": f"{number}.png"}
                 if extra:
                     example["mask"] = encoded("PNG", Image.new("L", (6, 8)))
                 yield number, example
@@ -80,28 +82,54 @@ def test_tfds_sets_keep_their_splits(tmp_path: Path) -> None:
     assert contents(data.test) == {noise(n, 8, 6).tobytes() for n in range(7)}
 
 
-def test_tfds_set_of_one_split_is_split_by_content(tmp_path: Path) -> None:
-    prepare(tmp_path, "eurosatlike", {"train": 60})
-    data = load("eurosatlike", tfds=True, data_dir=tmp_path, seed=1)
-    sizes = [len(data.train), len(data.validation), len(data.test)]
-    assert sum(sizes) == 60
-    assert min(sizes) >= 1
-    assert not contents(data.train) & (contents(data.validation) | contents(data.test))
-
-
-def test_tfds_mnist_halves_its_test_split(tmp_path: Path) -> None:
-    """The name and version that TensorFlow Datasets' own MNIST has: its code reads what lies there."""
-    prepare(tmp_path, "mnist", {"train": 12, "test": 10}, version="3.0.1")
-    data = load("mnist", tfds=True, data_dir=tmp_path)
+# Their own code, by name and version, reads what lies there.
+@pytest.mark.parametrize(("name", "version"), [("mnist", "3.0.1"), ("cifar10", "3.0.2")])
+def test_tfds_mnist_and_cifar10_halve_their_test_split(tmp_path: Path, name: str, version: str) -> None:
+    prepare(tmp_path, name, {"train": 12, "test": 10}, version=version)
+    data = load(name, tfds=True, data_dir=tmp_path)
     assert (len(data.train), len(data.validation), len(data.test)) == (12, 5, 5)
-    assert data.validation.name(0) == "mnist/test/0"
-    assert data.test.name(0) == "mnist/test/5"
+    assert data.validation.name(0) == f"{name}/test/0"
+    assert data.test.name(0) == f"{name}/test/5"
+
+
+def test_tfds_eurosat_is_split_80_10_10(tmp_path: Path) -> None:
+    prepare(tmp_path, "eurosat", {"train": 200}, version="2.0.0")
+    (tmp_path / "eurosat" / "rgb").mkdir()
+    (tmp_path / "eurosat" / "2.0.0").rename(tmp_path / "eurosat" / "rgb" / "2.0.0")
+    data = load("eurosat", tfds=True, data_dir=tmp_path, seed=1)
+    sizes = [len(data.train), len(data.validation), len(data.test)]
+    assert sum(sizes) == 200
+    assert sizes == pytest.approx([160, 20, 20], abs=12)
+    assert not contents(data.train) & (contents(data.validation) | contents(data.test))
+    assert not contents(data.validation) & contents(data.test)
+
+
+def test_tfds_set_whose_preparing_needs_tensorflow(tmp_path: Path) -> None:
+    tfds = pytest.importorskip("tensorflow_datasets")
+    if importlib.util.find_spec("tensorflow") is not None:
+        pytest.skip("TensorFlow is installed")
+
+    class AttarArrays(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> Any:
+            features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(4, 4, 3))})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, manager: Any) -> dict[str, Any]:
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+            yield 0, {"image": noise(0, 4, 4)}  # an array: encoded by TensorFlow
+
+    with pytest.raises(
+        DatasetError,
+        match=r"'attar_arrays' ready .*: preparing this set \(not reading it\) needs TensorFlow: pip install",
+    ):
+        load("attar_arrays", tfds=True, data_dir=tmp_path)
 
 
 def test_tfds_needs_no_tensorflow(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     prepare(tmp_path, "shapes", {"train": 20})
     code = (
         "import sys; from attar.train.datasets import load\n"
@@ -139,7 +167,7 @@ def test_tfds_set_in_a_format_for_tensorflow(tmp_path: Path) -> None:
 
 
 def test_tfds_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tensorflow_datasets", None)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(
         MissingExtraError, match=r"tensorflow-datasets is not installed: pip install 'attar\[tfds\]'"
     ):

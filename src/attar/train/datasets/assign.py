@@ -33,8 +33,8 @@ def assign(
     """Give each image's split: TRAIN, VALIDATION, TEST, or LEFT_OUT.
 
     ``digests`` is uint8 (N, 16) and ``parts`` (N,) is where the source puts each image. A missing validation
-    or test split gets a tenth of the distinct training images, by hash, or ``exact`` of them, but at least one
-    and at most a fifth (in a small set this may move another image when one is added). A training image
+    or test split gets a tenth of the distinct training images, by hash, or ``exact`` of them, but at least
+    one and at most a fifth (in a small set this may move another image when one is added). A training image
     that is also held out, and a validation image that is also a test image, is LEFT_OUT. Raises
     :class:`DatasetError` when there are too few distinct images.
     """

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,14 @@ def find(name: str, data_dir: Path | None) -> tuple[list[Record], str, bytes]:
     except Exception as error:  # tfds, its data sets and their servers raise anything
         raise DatasetError(_not_prepared(name, data_dir, error)) from error
     key = _image_feature(name, builder.info.features, tfds.features)
+    features = builder.info.features
+    encoded = {
+        each: tfds.decode.SkipDecoding()
+        for each in features
+        if isinstance(features[each], tfds.features.Image)
+    }
     try:
-        sources = builder.as_data_source(decoders={key: tfds.decode.SkipDecoding()})
+        sources = builder.as_data_source(decoders=encoded)
     except Exception as error:
         raise DatasetError(_not_readable(name, builder, error)) from error
     records: list[Record] = []
@@ -97,11 +103,11 @@ def _read(source: Sequence[Any], lock: threading.Lock, key: str, number: int) ->
 
 
 def _image_feature(name: str, features: Any, kinds: Any) -> str:
-    images = [
+    images = sorted(
         key
         for key, feature in (features.items() if isinstance(features, kinds.FeaturesDict) else ())
         if isinstance(feature, kinds.Image) and not isinstance(feature, kinds.LabeledImage)
-    ]
+    )
     key = "image" if "image" in images else images[0] if len(images) == 1 else None
     if key is None:
         raise DatasetError(
@@ -116,7 +122,7 @@ def _image_feature(name: str, features: Any, kinds: Any) -> str:
 
 def _not_prepared(name: str, data_dir: Path | None, error: Exception) -> str:
     where = data_dir or "its default folder, ~/tensorflow_datasets"
-    if isinstance(error, ImportError) and "tensorflow" in str(error):
+    if any(isinstance(cause, ImportError) and cause.name == "tensorflow" for cause in _causes(error)):
         advice = (
             "preparing this set (not reading it) needs TensorFlow: pip install tensorflow, or prepare it "
             "elsewhere with download_and_prepare(file_format='array_record') and copy the folder"
@@ -141,6 +147,12 @@ def _not_readable(name: str, builder: Any, error: Exception) -> str:
         f"({_first_line(error)}): it is in {found}; prepare it in another folder with "
         "download_and_prepare(file_format='array_record')"
     )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _first_line(error: Exception) -> str:
