@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,18 @@ def test_crops_are_random_in_training_and_central_elsewhere(tmp_path: Path) -> N
         got = split.take(np.zeros(1, int), np.random.default_rng(0))[0]
         assert np.array_equal(got, expected) or original.shape[0] < 16
         assert np.array_equal(got, split.take(np.zeros(1, int))[0])
+
+
+def test_the_photographs_that_ship_are_credited_and_can_be_cropped() -> None:
+    folder = Path(str(resources.files("attar").joinpath("data", "photos")))
+    data = load(str(folder), crop=256)
+    names = set.union(*members(data).values())
+    assert names == {"earthrise.png", "kitten.png", "mountain.jpg"}
+    credits = (folder / "README.md").read_text()
+    assert all(name in credits for name in names)
+    assert "CC0" in credits
+    assert sum((folder / name).stat().st_size for name in names) < 400_000
+    assert data.shape == (256, 256, 3)
 
 
 # what cannot be read
