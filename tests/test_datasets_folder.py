@@ -204,9 +204,9 @@ def test_the_photographs_that_ship_are_credited_and_can_be_cropped() -> None:
     data = load(str(folder), crop=256)
     names = set.union(*members(data).values())
     assert names == {"earthrise.png", "kitten.png", "mountain.jpg"}
-    credits = (folder / "README.md").read_text()
-    assert all(name in credits for name in names)
-    assert "CC0" in credits
+    credit = (folder / "README.md").read_text()
+    assert all(name in credit for name in names)
+    assert "CC0" in credit
     assert sum((folder / name).stat().st_size for name in names) < 400_000
     assert data.shape == (256, 256, 3)
 
