@@ -31,7 +31,10 @@ class Match:
 
 
 def at_equal_ssim(
-    images: Sequence[Pixels], ssim: float, names: Sequence[str], advance: Callable[[str], None] = lambda name: None
+    images: Sequence[Pixels],
+    ssim: float,
+    names: Sequence[str],
+    advance: Callable[[str], None] = lambda name: None,
 ) -> list[Match | Absent]:
     """Each named codec's smallest mean file size with a mean SSIM of at least ``ssim``, by bisection over its qualities.
 
