@@ -1,5 +1,7 @@
 """``python -m attar`` is ``attar``."""
 
+import sys
+
 from attar.apps.cli import main
 
-main()
+sys.exit(main())
