@@ -110,6 +110,7 @@ class Trainer:
         whole = len(data.train) // config.batch_size or 1
         self.progress = Progress(steps_per_epoch=config.steps_per_epoch or whole)
         self.total = config.epochs * self.progress.steps_per_epoch
+        self._began = self._saved = time.monotonic()
 
     def transfer(self, path: str | os.PathLike[str]) -> None:
         """Start from another run's weights (its optimizer and position are left behind).
@@ -153,8 +154,8 @@ class Trainer:
         self._began, self._saved = time.monotonic() - progress.seconds, time.monotonic()
         try:
             while progress.epoch < self.config.epochs and not self._stopped_early():
-                self._train_epoch()
-                row = self._finish_epoch()
+                self.train_epoch()
+                row = self.finish_epoch()
                 journal.epoch(row, progress.history, *self._samples())
                 self._save(self.last_path)
                 self.watch(progress)
@@ -170,7 +171,8 @@ class Trainer:
     def _stopped_early(self) -> bool:
         return bool(self.config.patience) and self.progress.waited >= self.config.patience
 
-    def _train_epoch(self) -> None:
+    def train_epoch(self) -> None:
+        """Take the steps that are left of the epoch under way."""
         progress, pending = self.progress, []
         for indices, images in self._batches():
             rate = self.config.rate_at(progress.epoch * progress.steps_per_epoch + progress.batch, self.total)
@@ -217,7 +219,8 @@ class Trainer:
                 progress.sums[position] += float(value) * len(indices)
         progress.seconds = time.monotonic() - self._began
 
-    def _finish_epoch(self) -> Row:
+    def finish_epoch(self) -> Row:
+        """Validate, keep the checkpoint if it is the best, and begin the next epoch; the finished one's row."""
         progress, config = self.progress, self.config
         pixels = math.prod(self.data.shape[:2])
         train = progress.means()
