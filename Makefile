@@ -10,7 +10,7 @@ VENV ?= .venv
 PIP_FLAGS ?=
 TESTS ?=
 # Those that need no data from elsewhere; the others say in their first lines what they want.
-BENCH ?= $(wildcard $(patsubst %,benchmarks/%.py,train_speed codec_speed digits))
+BENCH ?= $(wildcard $(patsubst %,benchmarks/%.py,train_speed digits))
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt
