@@ -65,7 +65,7 @@ def measure(codec: attar.Codec, pngs: list[bytes], rounds: int) -> dict[str, flo
 
 
 def entropy_coder(rounds: int, count: int = 4_000_000) -> dict[str, float]:
-    """Symbols per second of the entropy coder at a typical photograph's statistics: 64 tables, most near zero."""
+    """Symbols per second at a typical photograph's statistics: 64 tables, most symbols near zero."""
     rng = np.random.default_rng(0)
     scales = np.geomspace(0.1, 8, 64)
     values = np.arange(-60, 61)

@@ -149,7 +149,7 @@ def test_headers_that_the_model_contradicts_are_refused(digits: attar.Codec) -> 
     for changes, message in (
         ({"width": 29}, "gray, 28 x 29 .* takes gray, 28 x 28"),
         ({"channels": 3}, "RGB, 28 x 28 .* takes gray"),
-        ({"quality": 50}, "quality 50; its model has 0 to 0"),
+        ({"quality": 50}, "quality 50; its model has a single rate"),
     ):
         fields = {
             name: getattr(part.header, name) for name in ("channels", "width", "height", "model", "quality")
@@ -231,6 +231,13 @@ def test_networks_that_contradict_the_manifest_are_refused_by_name(digits: attar
     )
     with pytest.raises(BundleError, match=r"the network failed on symbols \(1, 50\)"):
         codec.decompress(forged)
+
+
+def test_a_model_of_variable_rate_is_refused_by_this_version(photos: attar.Codec) -> None:
+    manifest = toy_bundle.photo_manifest(qualities=(1, 100))
+    data = bundle.to_bytes(manifest=manifest, graphs=photos.bundle.graphs, tables=photos.bundle.tables)
+    with pytest.raises(BundleError, match=r"rate\.attarmodel: a model of variable rate, which needs a later"):
+        attar.Codec(bundle.from_bytes(data, source="rate.attarmodel"))
 
 
 def test_latents_that_are_not_finite_are_an_error() -> None:

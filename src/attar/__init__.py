@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from attar.codec.codec import Codec, Source, load
+    from attar.codec.pillow import register_pillow
 
 __version__ = "0.1.0"
 
@@ -56,9 +57,14 @@ __all__ = [
     "compress",
     "decompress",
     "load",
+    "register_pillow",
 ]
 
-LAZY = {"Codec": "attar.codec.codec", "load": "attar.codec.codec"}
+LAZY = {
+    "Codec": "attar.codec.codec",
+    "load": "attar.codec.codec",
+    "register_pillow": "attar.codec.pillow",
+}
 
 
 def __getattr__(name: str) -> Any:

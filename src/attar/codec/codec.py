@@ -62,6 +62,8 @@ class Codec:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        if bundle.manifest.qualities is not None:
+            raise BundleError(f"{bundle.source}: a model of variable rate, which needs a later attar")
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.threads = threads
@@ -132,11 +134,8 @@ class Codec:
         size = (part.header.height, part.header.width)
         if fault := self._refusal(size, 1 if part.header.channels < 3 else 3):
             raise FormatError(f"the file declares what its model cannot hold: {fault}")
-        lowest, highest = self.manifest.qualities or (0, 0)
-        if not lowest <= part.header.quality <= highest:
-            raise FormatError(
-                f"the file declares quality {part.header.quality}; its model has {lowest} to {highest}"
-            )
+        if part.header.quality != 0:
+            raise FormatError(f"the file declares quality {part.header.quality}; its model has a single rate")
         return part
 
     def verify(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> int:
