@@ -121,6 +121,7 @@ def test_a_crash_takes_only_its_own_rows(folder, tmp_path, monkeypatch):
         "plain = anchors.PillowAnchor.encode\n"
         "def encode(self, image, quality):\n"
         "    if image.shape[2] == 1:\n"
+        "        print('bits ran out', flush=True)\n"
         "        os.kill(os.getpid(), 11)\n"
         "    return plain(self, image, quality)\n"
         "anchors.PillowAnchor.encode = encode\n"
@@ -128,7 +129,7 @@ def test_a_crash_takes_only_its_own_rows(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     rows = run(plan([folder], ["jpeg"], {"jpeg": [10, 50]}), tmp_path / "out")
     assert [row.status for row in rows] == ["ok"] * 4 + ["failed"] * 2
-    assert rows[-1].error == "the codec ended its process (signal 11)"
+    assert rows[-1].error == "the codec ended its process (signal 11: bits ran out)"
 
 
 def test_an_interrupted_run_keeps_its_rows_and_leaves_no_process(folder, tmp_path):

@@ -14,6 +14,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -183,7 +184,7 @@ def _measured(tasks: Sequence[Task], jobs: int) -> Iterator[list[Row]]:
     """Answers as they come, from ``jobs`` processes, which are killed when it is left early."""
     waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
     answers: queue.SimpleQueue[list[Row] | Exception] = queue.SimpleQueue()
-    running: set[subprocess.Popen[str]] = set()
+    running: set[_Process] = set()
     for task in tasks:
         waiting.put(task)
     with ThreadPoolExecutor(max(1, jobs)) as pool:
@@ -206,20 +207,21 @@ def _measured(tasks: Sequence[Task], jobs: int) -> Iterator[list[Row]]:
 def _lane(
     waiting: queue.SimpleQueue[Task],
     answers: queue.SimpleQueue[list[Row] | Exception],
-    running: set[subprocess.Popen[str]],
+    running: set[_Process],
 ) -> None:
     """Give tasks to one process, and start it anew when it died."""
-    process: subprocess.Popen[str] | None = None
+    process: _Process | None = None
     try:
         while True:
             task = waiting.get_nowait()
             if process is None:
-                process = _start()
+                process = _Process()
                 running.add(process)
-            if line := _ask(process, task):
+            if line := process.ask(task):
                 answers.put([Row(**row) for row in json.loads(line)])
             else:
-                answers.put(task.failed(f"the codec ended its process ({_end(process, running)})"))
+                running.discard(process)
+                answers.put(task.failed(f"the codec ended its process ({process.end()})"))
                 process = None
     except queue.Empty:
         pass
@@ -227,39 +229,45 @@ def _lane(
         answers.put(error)
     finally:
         if process is not None:
-            _end(process, running)
+            running.discard(process)
+            process.end()
 
 
-def _start() -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "attar.measure.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-    )
+class _Process:
+    """A running :mod:`attar.measure.worker`."""
 
+    def __init__(self) -> None:
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by end()
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "attar.measure.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )
 
-def _ask(process: subprocess.Popen[str], task: Task) -> str:
-    """One answer, or nothing when the process died."""
-    if process.stdin is None or process.stdout is None:
-        return ""
-    try:
-        process.stdin.write(task.to_json() + "\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        return ""
-    return process.stdout.readline()
+    def ask(self, task: Task) -> bytes:
+        """One answer, or nothing when the process died."""
+        if self.popen.stdin is None or self.popen.stdout is None:
+            return b""
+        try:
+            self.popen.stdin.write(task.to_json().encode() + b"\n")
+            self.popen.stdin.flush()
+        except BrokenPipeError:
+            return b""
+        return self.popen.stdout.readline()
 
+    def kill(self) -> None:
+        """End it now; what it was asked is lost."""
+        self.popen.kill()
 
-def _end(process: subprocess.Popen[str], running: set[subprocess.Popen[str]]) -> str:
-    """Close its pipes and wait; say how it ended."""
-    running.discard(process)
-    try:
-        process.communicate()
-    except (BrokenPipeError, ValueError):
-        process.wait()
-    code = process.returncode
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+    def end(self) -> str:
+        """Let it end; say how it did, with the last line of what it complained about."""
+        with suppress(BrokenPipeError, ValueError):
+            self.popen.communicate()
+        code = self.popen.wait()
+        with self.errors as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            words = file.read().decode(errors="replace").strip().splitlines()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"{how}: {words[-1]}" if words else how

@@ -142,14 +142,17 @@ def mean_curve(name: str, rows: Sequence[Row]) -> Curve:
     for row in rows:
         by_quality[row.quality].append(row)
     images = len({row.image for row in rows})
-    notes, whole = [], []
+    whole, partial = [], defaultdict(list)
     for quality, group in by_quality.items():
         good = sum(row.ok for row in group)
         if good == images:
             whole.append((float(np.mean([row.bpp for row in group if row.bpp is not None])), quality, group))
         else:
-            at = "" if quality is None else f"quality {quality:g}: "
-            notes.append(f"{at}left out, measured on {good} of {images} images")
+            partial[good].append("its only quality" if quality is None else f"quality {quality:g}")
+    notes = [
+        f"{', '.join(which)}: left out, measured on {good} of {images} images"
+        for good, which in partial.items()
+    ]
     whole.sort(key=lambda point: point[0])
     return Curve(
         name,
