@@ -248,6 +248,36 @@ def test_metadata_and_alpha_go_through_and_strip_drops_them(work: Path, attar_cl
     assert list(row["chunks"]) == ["alpha", "latents"]
 
 
+def test_targets_are_kept_or_refused_with_what_can_be_reached(work: Path, attar_cli) -> None:
+    size = len(attar.load("toy-photo").compress(work / "photo.jpg"))
+    command = ("compress", "photo.jpg", "-m", "toy-photo", "-f")
+    met = {"bytes": str(size), "bpp": str(8 * size / (45 * 70)), "psnr": "30", "ssim": "0.8"}
+    for kind, value in met.items():
+        assert attar_cli(*command, f"--target-{kind}", value).code == 0
+    (work / "photo.attar").unlink()
+    missed = {
+        "bytes": (
+            str(size - 1),
+            f"at most {size - 1} bytes wanted; the model reaches {size} at its only",
+        ),
+        "bpp": ("0.5", "at most 0.5 bpp wanted; the model reaches 1."),
+        "psnr": ("60", "at least 60 dB PSNR wanted; the model reaches 3"),
+        "ssim": ("0.9999", "at least 0.9999 SSIM wanted; the model reaches 0.9"),
+    }
+    for kind, (value, message) in missed.items():
+        result = attar_cli(*command, f"--target-{kind}", value)
+        assert result.code == 3
+        assert f"attar: photo.jpg: {message}" in result.err
+    assert not (work / "photo.attar").exists()
+
+
+def test_quality_and_targets_exclude_each_other(work: Path, attar_cli) -> None:
+    one = attar_cli("compress", "d0.png", "-m", "toy-digits", "--target-psnr", "9", "--target-bytes", "9")
+    assert (one.code, "one of --quality and the --target options" in one.err) == (2, True)
+    rate = attar_cli("compress", "d0.png", "-m", "toy-digits", "-q", "50")
+    assert (rate.code, "'toy-digits' has a single rate and takes no --quality" in rate.err) == (2, True)
+
+
 def test_convert_is_asked_for(work: Path, attar_cli) -> None:
     Image.fromarray(photo()).convert("CMYK").save(work / "cmyk.jpg")
     refused = attar_cli("compress", "cmyk.jpg", "-m", "toy-photo")

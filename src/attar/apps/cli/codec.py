@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,16 +13,18 @@ import click
 
 from attar.apps.cli import common
 from attar.apps.cli.common import STDIO, Job
+from attar.apps.cli.describe import Row, describe_bundle, describe_file, in_words
 from attar.codec.container import MAX_PIXELS
 from attar.errors import AttarError
 
 if TYPE_CHECKING:
+    from attar.codec.codec import Codec
     from attar.codec.images import Picture
+    from attar.codec.targets import Target
 
 __all__ = ["compress", "decompress", "info", "models", "verify"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-Row = dict[str, Any]
 
 model_option = click.option(
     "-m", "--model", metavar="MODEL", help="A bundle: its path, or the name or id of an installed one."
@@ -62,9 +65,25 @@ def output_options(command: Command) -> Command:
     return command
 
 
+def target_options(command: Command) -> Command:
+    """``-q`` and the targets, of which one may be given; see :func:`chosen_target`."""
+    for option in (
+        click.option("--target-ssim", type=float, metavar="S", help="Smallest file of at least this SSIM."),
+        click.option("--target-psnr", type=float, metavar="DB", help="Smallest file of at least this PSNR."),
+        click.option("--target-bpp", type=float, metavar="N", help="Best file of at most N bits per pixel."),
+        click.option("--target-bytes", type=int, metavar="N", help="Best file of at most N bytes."),
+        click.option(
+            "-q", "--quality", type=click.IntRange(1, 100), help="Quality, for models of variable rate."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @inputs_argument
 @output_options
+@target_options
 @model_option
 @click.option("--convert", is_flag=True, help="Accept a loss: CMYK, 16 bits, frames after the first.")
 @click.option("--strip", is_flag=True, help="Drop ICC profile, EXIF and XMP.")
@@ -77,18 +96,48 @@ def compress(
     from attar.codec import images
     from attar.codec.shelf import Shelf
 
+    target = chosen_target(options)
     jobs = common.plan_outputs(common.expand(inputs), options["output"], ".attar")
     codec = Shelf(model, threads=_threads(options["workers"])).named()
+    if options.pop("quality") is not None:
+        raise click.UsageError(f"model {codec.manifest.name!r} has a single rate and takes no --quality")
 
     def work(name: str) -> tuple[bytes, Row]:
         raw = common.read_input(name)
         picture = images.read(raw, convert=convert, max_pixels=max_pixels, name=common.shown(name))
-        data = codec.compress(picture, strip=strip)
+        data = compress_to(target, codec, picture.stripped() if strip else picture)
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         sizes = {"input_bytes": len(raw), "bytes": len(data), "bpp": 8 * len(data) / pixels}
         return data, _size(picture) | sizes | {"model": codec.manifest.name}
 
     convert_files(jobs, lambda job: work(job[0]), "compress", **options)
+
+
+def chosen_target(options: dict[str, Any]) -> Target | None:
+    """Take the targets out of the options of a command; more than one is a usage error."""
+    from attar.codec.targets import KINDS, Target
+
+    given = {kind: value for kind in KINDS if (value := options.pop(f"target_{kind}")) is not None}
+    if len(given) + (options["quality"] is not None) > 1:
+        raise click.UsageError("one of --quality and the --target options may be given")
+    return Target(*given.popitem()) if given else None
+
+
+def compress_to(target: Target | None, codec: Codec, picture: Picture) -> bytes:
+    """The file of a picture, at the best setting that keeps to ``target``."""
+    if target is None:
+        return codec.compress(picture)
+    from attar.codec.targets import reach
+    from attar.measure import metrics
+
+    def score(data: bytes) -> float:
+        if target.limits_size:
+            pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
+            return len(data) if target.kind == "bytes" else 8 * len(data) / pixels
+        found = getattr(metrics, target.kind)(picture.pixels, codec.decode(data).pixels)
+        return math.inf if found is None else float(found)
+
+    return reach(target, (0, 0), lambda _: codec.compress(picture), score)
 
 
 @click.command()
@@ -256,58 +305,6 @@ def convert_files(
 
     count = workers or os.cpu_count() or 1
     common.run_jobs(jobs, work, label=label, show=show, workers=count, as_json=as_json, quiet=quiet)
-
-
-def describe_file(data: bytes, names: Mapping[str, str]) -> Row:
-    """What a ``.attar`` file says of itself; ``names`` are those of the installed bundles by id."""
-    from attar.codec import container
-
-    part = container.unpack(data, max_pixels=1 << 62)
-    header = part.header
-    return {
-        "kind": "attar",
-        "version": container.VERSION,
-        "width": header.width,
-        "height": header.height,
-        "channels": header.channels,
-        "model": header.model.hex(),
-        "model_name": names.get(header.model.hex()),
-        "quality": header.quality or None,
-        "bytes": len(data),
-        "bpp": 8 * len(data) / (header.width * header.height),
-        "chunks": {kind.name.lower(): len(body) for kind, body in part.chunks.items()},
-        "skipped_chunks": list(part.skipped),
-    }
-
-
-def describe_bundle(name: str, data: bytes) -> Row:
-    """What a bundle says of itself, after all of it has been checked."""
-    from attar.codec import bundle
-
-    found = bundle.from_bytes(data, source=name)
-    sizes = {graph: len(body) for graph, body in found.graphs.items()}
-    return {
-        "kind": "bundle",
-        "id": found.sha256,
-        "accepts": found.manifest.accepts,
-        "bytes": len(data),
-        "graphs": sizes,
-        "tables": len(found.tables),
-    } | found.manifest.to_json()
-
-
-def in_words(row: Row) -> str:
-    """A row as aligned lines; the model's layers are left to ``--json``."""
-    lines = [str(row["input"])]
-    for key, value in row.items():
-        layers = key == "model" and isinstance(value, dict)
-        if key in ("input", "ok") or layers or value in (None, "", [], {}):
-            continue
-        shown = (
-            ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else value
-        )
-        lines.append(f"  {key:<14} {shown:.4f}" if isinstance(shown, float) else f"  {key:<14} {shown}")
-    return "\n".join(lines)
 
 
 def _size(picture: Picture) -> Row:
