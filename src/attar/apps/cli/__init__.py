@@ -22,6 +22,7 @@ COMMANDS = {
     "info": ("codec", "info", "Show what a .attar file or a bundle says of itself."),
     "verify": ("codec", "verify", "Check .attar files to the last bit."),
     "models": ("codec", "models", "List the installed bundles, or show one."),
+    "doctor": ("doctor", "doctor", "Say what is installed, and whether every model works here."),
     "compare": ("measuring", "compare", "Compare two images: PSNR, SSIM, MS-SSIM."),
     "benchmark": ("measuring", "benchmark", "Measure codecs on images: RD curves, BD-rates, one report."),
 }

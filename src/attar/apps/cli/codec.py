@@ -29,7 +29,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 model_option = click.option(
     "-m", "--model", metavar="MODEL", help="A bundle: its path, or the name or id of an installed one."
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document per file on stdout.")
+json_option = common.json_option
 max_pixels_option = click.option(
     "--max-pixels",
     type=click.IntRange(1),

@@ -23,6 +23,7 @@ __all__ = [
     "Job",
     "echo_json",
     "expand",
+    "json_option",
     "named_error",
     "plan_outputs",
     "progress",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 STDIO = "-"
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document per file on stdout.")
 Job = tuple[str, str]
 """An input and the output it becomes; either may be ``-``."""
 
