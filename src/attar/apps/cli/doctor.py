@@ -88,15 +88,16 @@ def check_model(name: str, path: str) -> Row:
 def in_words(row: Row) -> list[str]:
     """The row as lines."""
     packages = ", ".join(f"{name} {found or 'MISSING'}" for name, found in row["packages"].items())
+    machine = f"{row['platform']}, {row['cores']} cores"
     lines = [
-        f"attar {row['attar']}, Python {row['python']} ({sys.executable}), {row['platform']}, {row['cores']} cores",
+        f"attar {row['attar']}, Python {row['python']} ({sys.executable}), {machine}",
         f"  packages: {packages}",
     ]
     for extra, found in row["extras"].items():
-        missing = [name for name, one in found.items() if one is None]
-        there = ", ".join(f"{name} {one}" for name, one in found.items() if one)
-        advice = f"; {', '.join(missing)} missing: pip install 'attar[{extra}]'" if missing else ""
-        lines.append(f"  {extra}: {there or 'nothing'}{advice}")
+        there = ", ".join(f"{name} {one}" for name, one in found.items() if one) or "nothing"
+        missing = ", ".join(name for name, one in found.items() if one is None)
+        advice = f"; {missing} missing: pip install 'attar[{extra}]'" if missing else ""
+        lines.append(f"  {extra}: {there}{advice}")
     lines.append(f"  models are looked for in {', '.join(row['model_folders'])}")
     for model in row["models"]:
         state = f"works ({model['id']}, {model['accepts']})" if model["ok"] else f"FAILS: {model['error']}"
