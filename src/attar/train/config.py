@@ -32,6 +32,10 @@ class TrainConfig:
         False,
         "Read 'dataset' through tensorflow-datasets.",
     )
+    data_dir: str | None = option(
+        None,
+        "Folder in which tensorflow-datasets keeps its data; None is its own choice.",
+    )
     height: int | None = option(
         None,
         "Pixels that images are resized to; None keeps the model's or the images' own.",

@@ -22,7 +22,7 @@ from attar.errors import AttarError, CheckpointError, ExportError, MissingExtraE
 from attar.train.config import LOSSES, SCHEDULES, TrainConfig, read_config
 
 MODEL = click.option("--model", "model_path", metavar="FILE", help="The model.json.")
-DATASET_FIELDS = ("dataset", "tfds", "height", "width", "channels", "crop", "limit")
+DATASET_FIELDS = ("dataset", "tfds", "data_dir", "height", "width", "channels", "crop", "limit")
 CHOICES = {"loss": LOSSES, "schedule": SCHEDULES}
 NAMES = {"compiled": "compile"}  # `compiled` in Python, where compile() is a word of the language
 
@@ -329,6 +329,7 @@ def load_data(config: TrainConfig, spec: Any) -> Any:
     return datasets.load(
         config.dataset,
         tfds=config.tfds,
+        data_dir=config.data_dir,
         height=config.height or height,
         width=config.width or width,
         channels=config.channels or channels,
