@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -179,3 +181,40 @@ def test_published_curves_that_cannot_be_read(attar, image, tmp_path):
     code, _, err = attar("benchmark", image, "-o", tmp_path / "out", "--published", tmp_path / "curve.json")
     assert code == 1
     assert "curve.json: expected an object with 'name' and 'results'" in err
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras with torch
+def test_benchmark_takes_the_folder_of_a_training_run(attar, tmp_path):
+    """A model of a few weights, trained for an instant, is on the same page as JPEG."""
+    pytest.importorskip("keras")
+    import toy_bundle
+
+    encoder = [{"Flatten": {}}, {"Dense": {"units": None, "name": "compressed_representation"}}]
+    decoder = [{"Dense": {"units": 784, "activation": "sigmoid"}}, {"Reshape": {"target_shape": [28, 28, 1]}}]
+    layers = {
+        "inputs": [{"Input": {"shape": [28, 28, 1], "dtype": "uint8", "name": "image"}}],
+        "generator": {
+            "name": "tiny",
+            "layers": {
+                "encoder": {"name": "encoder", "layers": encoder},
+                "decoder": {"name": "decoder", "layers": decoder},
+            },
+        },
+    }
+    model = tmp_path / "model.json"
+    model.write_text(json.dumps({"model": {"name": "tiny", "layers": layers}}))
+    run = tmp_path / "my-run"
+    options = ("--limit", "64", "--epochs", "1", "--latent-dims", "4", "--verbosity", "0")
+    command = [sys.executable, "-m", "attar", "train", "--model", model, "-o", run, *options]
+    subprocess.run(command, check=True, capture_output=True)
+    Image.fromarray(np.squeeze(toy_bundle.digit())).save(tmp_path / "digit.png")
+    out = tmp_path / "out"
+    code, text, err = attar(
+        "benchmark", tmp_path / "digit.png", "--codecs", f"jpeg,{run}", "-o", out, "--no-pictures", "--json"
+    )
+    assert code == 0, err
+    (_, mine) = json.loads(text)["codecs"]
+    assert mine["name"] == f"attar:{out / 'bundles' / 'my-run.attarmodel'}"
+    assert "my-run 1" in mine["version"]
+    rows = {row.codec: row for row in read_rows(out / "rows.csv")}
+    assert rows[mine["name"]].bytes < rows["jpeg"].bytes

@@ -60,12 +60,12 @@ class Metric:
 METRICS = {
     metric.column: metric
     for metric in (
-        Metric("psnr", "PSNR (RGB)"),
-        Metric("ms_ssim", "MS-SSIM (RGB)", similarity=True),
-        Metric("ssim", "SSIM (RGB)", similarity=True),
-        Metric("psnr_y", "PSNR (luma)"),
-        Metric("ms_ssim_y", "MS-SSIM (luma)", similarity=True),
-        Metric("ssim_y", "SSIM (luma)", similarity=True),
+        Metric("psnr", "PSNR"),
+        Metric("ms_ssim", "MS-SSIM", similarity=True),
+        Metric("ssim", "SSIM", similarity=True),
+        Metric("psnr_y", "PSNR of luma"),
+        Metric("ms_ssim_y", "MS-SSIM of luma", similarity=True),
+        Metric("ssim_y", "SSIM of luma", similarity=True),
     )
 }
 PUBLISHED = {"psnr-rgb": "psnr", "psnr": "psnr", "ms-ssim-rgb": "ms_ssim", "ms-ssim": "ms_ssim"}
@@ -153,11 +153,13 @@ def mean_curve(name: str, rows: Sequence[Row]) -> Curve:
         f"{', '.join(which)}: left out, measured on {good} of {images} images"
         for good, which in partial.items()
     ]
+    gray = all(row.channels == 1 for row in rows)  # luma is then the image itself
+    columns = [column for column in METRICS if not (gray and column.endswith("_y"))]
     whole.sort(key=lambda point: point[0])
     return Curve(
         name,
         tuple(bpp for bpp, _, _ in whole),
-        {column: tuple(_mean(group, column) for _, _, group in whole) for column in METRICS},
+        {column: tuple(_mean(group, column) for _, _, group in whole) for column in columns},
         tuple(quality for _, quality, _ in whole),
         source=rows[0].version if rows else "",
         notes=tuple(notes),

@@ -26,25 +26,26 @@ p, ul { max-width: 76ch; } .dim { color: #5c5c5c; font-size: 13px; }
 .plots img { width: 100%; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 12px 4px 0; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
-th { font-weight: 600; border-bottom: 2px solid #9a9a9a; vertical-align: bottom; }
+th { font-weight: 600; white-space: normal; border-bottom: 2px solid #9a9a9a; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; }
 td.words, th.words { text-align: left; white-space: normal; }
 td small { display: block; color: #5c5c5c; font-size: 12px; }
 .sheet { display: flex; flex-wrap: wrap; gap: 10px; margin: 6px 0 22px; }
-figure { margin: 0; } figcaption { font-size: 12px; line-height: 1.35; color: #333; max-width: 192px; }
+figure { margin: 0; } figcaption { font-size: 12px; line-height: 1.35; color: #333; max-width: 192px;
+  overflow-wrap: anywhere; }
 figure img { display: block; min-width: 96px; min-height: 96px; image-rendering: pixelated; }
 code { background: #f3f3f3; padding: 1px 4px; overflow-wrap: anywhere; }
 @media (max-width: 600px) { body { padding: 12px; } }
 """
 
 READING = (
-    "Rate is 8 times the bytes of the whole file over the pixels (bits per pixel, bpp). Each point of "
-    "a curve is one quality setting: the mean rate and the mean metric over all images. SSIM and MS- "
-    "SSIM are averaged and then drawn as -10 log10(1 - value). Every codec gets the same 8-bit pixels "
-    "and gives back 8-bit pixels.",
-    "A BD-rate (Bjontegaard delta) is the mean difference in rate at equal quality: -20 % means files "
-    "a fifth smaller. Curves are interpolated by PCHIP; below each figure stand the part of the "
-    "shorter curve's quality range that both curves cover, and that range.",
+    "Rate is 8 times the bytes of the whole file over the pixels (bits per pixel, bpp). Each point of a "
+    "curve is one quality setting: the mean rate and the mean metric over all images. PSNR, SSIM and "
+    "MS-SSIM are over RGB (or gray); luma is BT.601, full range. SSIM and MS-SSIM are averaged and then "
+    "drawn as -10 log10(1 - value). Every codec gets the same 8-bit pixels and gives back 8-bit pixels.",
+    "A BD-rate (Bjontegaard delta) is the mean difference in rate at equal quality: -20 % means files a "
+    "fifth smaller. Curves are interpolated by PCHIP; below each figure stand the part of the shorter "
+    "curve's quality range that both curves cover, and that range.",
 )
 PUBLISHED = (
     "Published curves (dashed) are means over the images of their authors, as a rule the 24 of Kodak: "
@@ -71,7 +72,7 @@ def render(summary: Mapping[str, Any], plots: Mapping[str, bytes], sheets: Seque
     megapixels = sum(image["width"] * image["height"] for image in images) / 1e6
     parts = [
         f"<h1>Image codecs on {len(images)} image{'' if len(images) == 1 else 's'}</h1>",
-        f"<p class=dim>{megapixels:.2f} megapixels, measured with attar {text(summary['attar'])}, "
+        f"<p class=dim>{megapixels:.3g} megapixels, measured with attar {text(summary['attar'])}, "
         f"{text(summary['created'])}</p>",
         *_problems(summary),
         "<h2>Rate-distortion</h2>",

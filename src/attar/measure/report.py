@@ -102,7 +102,7 @@ def _curves_csv(curves: Sequence[Curve]) -> bytes:
     columns = ("codec", "quality", "bpp", *METRICS)
     rows = [
         {"codec": curve.name, "quality": curve.qualities[place], "bpp": bpp}
-        | {column: curve.values[column][place] for column in METRICS}
+        | {column: values[place] for column, values in curve.values.items()}
         for curve in curves
         for place, bpp in enumerate(curve.bpp)
     ]

@@ -294,7 +294,7 @@ def _steps(total: int, label: str, quiet: bool) -> Iterator[Callable[[int, int, 
 
 
 def _print_table(summary: dict[str, Any]) -> None:
-    """One line for each codec: its points, and its BD-rates against the reference."""
+    """One line for each codec: its points, and its BD-rates (or its saving at its own quality)."""
     rates = {
         (delta["codec"], delta["metric"]): delta["rate"]
         for delta in summary["bd"]
@@ -306,4 +306,7 @@ def _print_table(summary: dict[str, Any]) -> None:
     for codec in summary["codecs"]:
         cells = [rates.get((codec["name"], metric)) for metric in ("psnr", "ms_ssim")]
         shown = ["-" if rate is None else f"{rate:+.1f} %" for rate in cells]
+        saved = [s for s in summary["savings"] if (s["codec"], s["metric"]) == (codec["name"], "psnr")]
+        if saved and cells[0] is None:
+            shown[0] = f"{saved[0]['percent']:+.1f} % at {saved[0]['level']:.1f} dB"
         click.echo(f"{codec['name']:{width}}  {codec['points']:6}  {shown[0]:>12}  {shown[1]:>15}")
