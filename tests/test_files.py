@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.codec.files import atomic, write_bytes
+from attar.codec.files import atomic, is_device, write_bytes
 from attar.errors import AttarError
 
 
@@ -87,3 +87,24 @@ def test_an_error_about_another_file_passes_through(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError, match="missing"):
         open_another()
+
+
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert is_device(pipe)
+    assert not is_device(tmp_path)
+    assert not is_device(tmp_path / "none")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_bytes(pipe, b"through", overwrite=False)
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real.bin").write_bytes(b"old")
+    (tmp_path / "link.bin").symlink_to("real.bin")
+    write_bytes(tmp_path / "link.bin", b"new")
+    assert (tmp_path / "link.bin").is_symlink()
+    assert (tmp_path / "real.bin").read_bytes() == b"new"

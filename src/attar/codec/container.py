@@ -205,7 +205,7 @@ def _read_header(reader: Reader, max_pixels: int) -> Header:
     if header.width * header.height > max_pixels:
         raise FormatError(
             f"the file declares {header.width} x {header.height} = {header.width * header.height} pixels; "
-            f"at most {max_pixels} are accepted: raise the limit (max_pixels) if you trust the file"
+            f"at most {max_pixels} are accepted: raise the limit with --max-pixels (max_pixels=)"
         )
     return header
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attar.errors import AttarError
 
-__all__ = ["atomic", "write_bytes"]
+__all__ = ["atomic", "is_device", "write_bytes"]
+
+
+def is_device(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is there and is neither a file nor a folder, as ``/dev/null`` or a pipe."""
+    target = Path(path)
+    return target.exists() and not target.is_file() and not target.is_dir()
 
 
 @contextmanager
@@ -19,9 +25,15 @@ def atomic(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[
 
     When the block raises, the temporary file is removed and ``path`` is as it was. With ``overwrite=False``
     an existing ``path`` is kept, even one that appeared meanwhile. Raises :class:`AttarError`, naming the
-    file, when the folder cannot be written to.
+    file, when the folder cannot be written to. A device or pipe is written to directly, and a symbolic link
+    stays one.
     """
     target = Path(path)
+    if is_device(target):
+        yield target
+        return
+    with suppress(RuntimeError):  # a link that leads to itself is replaced like any file
+        target = target.resolve() if target.is_symlink() else target
     if not overwrite and target.exists():
         raise AttarError(
             f"{target} exists already and is not overwritten (use -f / --force or overwrite=True)"
@@ -39,7 +51,8 @@ def atomic(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[
             raise
         raise AttarError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True) if target.parent.is_dir() else None
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:

@@ -6,7 +6,6 @@ import io
 import os
 import struct
 import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,6 +52,7 @@ FAULTS = (
     LookupError,
     struct.error,
     zlib.error,
+    Warning,  # where the caller has made errors of them
     Image.DecompressionBombError,
 )
 """What Pillow raises for a broken file, over all of its readers."""
@@ -134,10 +134,8 @@ def read(
     try:
         if isinstance(source, Image.Image):
             return _picture(source, name, convert, max_pixels)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, on odd metadata; a fault in the pixels raises
-            with _opened(stream if stream is not None else source) as image:
-                return _picture(image, name, convert, max_pixels)
+        with _opened(stream if stream is not None else source) as image:
+            return _picture(image, name, convert, max_pixels)
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -228,8 +226,8 @@ def _opened(source: Any) -> Iterator[Image.Image]:
 def _picture(image: Image.Image, name: str, convert: bool, max_pixels: int) -> Picture:
     if image.width * image.height > max_pixels:
         raise ImageError(
-            f"{name}: {image.width} x {image.height} pixels, at most {max_pixels} are accepted: raise the "
-            "limit (max_pixels)"
+            f"{name}: {image.width} x {image.height} pixels, at most {max_pixels} are accepted: "
+            "raise the limit with --max-pixels (max_pixels=)"
         )
     if not image.width or not image.height:
         raise ImageError(f"{name}: the image is empty ({image.width} x {image.height})")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 from attar.errors import BundleError
@@ -113,58 +113,9 @@ class Manifest:
 
     def _faults(self) -> list[str]:
         return [
-            f"{name} is {_brief(value)}; {expected} expected"
-            for name, value, valid, expected in (
-                (
-                    "format",
-                    self.format,
-                    self.format == FORMAT and type(self.format) is int,
-                    f"{FORMAT} (a later one needs a later attar)",
-                ),
-                (
-                    "name",
-                    self.name,
-                    isinstance(self.name, str) and NAME.fullmatch(self.name) is not None,
-                    "letters, digits and ._+-, at most 64",
-                ),
-                *(
-                    (key, getattr(self, key), isinstance(getattr(self, key), str), "text")
-                    for key in ("version", "licence", "description")
-                ),
-                ("channels", self.channels, type(self.channels) is int and self.channels in (1, 3), "1 or 3"),
-                (
-                    "size",
-                    self.size,
-                    self.size is None or _is_ints(self.size, 2, MAX_SIDE),
-                    f"null or [height, width], each 1 to {MAX_SIDE}",
-                ),
-                ("multiple", self.multiple, _is_int(self.multiple, 1024), "1 to 1024"),
-                (
-                    "latent",
-                    self.latent,
-                    self._latent_fits(),
-                    "channels 1 to 4096, and a stride that divides multiple, or a fixed shape of at most 2 "
-                    "numbers with a fixed size",
-                ),
-                (
-                    "entropy",
-                    self.entropy,
-                    isinstance(self.entropy, Entropy) and self.entropy.kind in ENTROPY_KINDS,
-                    f"kind {' or '.join(ENTROPY_KINDS)}",
-                ),
-                (
-                    "qualities",
-                    self.qualities,
-                    self.qualities is None
-                    or (_is_ints(self.qualities, 2, 100) and self.qualities[0] <= self.qualities[1]),
-                    "null or [lowest, highest] within 1 to 100",
-                ),
-                *(
-                    (key, getattr(self, key), isinstance(getattr(self, key), Mapping), "an object")
-                    for key in ("training", "model", "created_by")
-                ),
-            )
-            if not valid
+            f"{name} is {_brief(getattr(self, name))}; {expected} expected"
+            for name, valid, expected in RULES
+            if not valid(self)
         ]
 
     def _latent_fits(self) -> bool:
@@ -186,6 +137,62 @@ class Manifest:
         )
 
 
+def _is_int(value: object, most: int) -> bool:
+    return type(value) is int and 1 <= value <= most
+
+
+def _is_ints(value: object, count: int, most: int) -> bool:
+    return isinstance(value, tuple) and len(value) == count and all(_is_int(item, most) for item in value)
+
+
+def _is_range(value: object) -> bool:
+    return isinstance(value, tuple) and _is_ints(value, 2, 100) and value[0] <= value[1]
+
+
+RULES: tuple[tuple[str, Callable[[Manifest], bool], str], ...] = (
+    (
+        "format",
+        lambda m: type(m.format) is int and m.format == FORMAT,
+        f"{FORMAT} (a later one needs a later attar)",
+    ),
+    (
+        "name",
+        lambda m: isinstance(m.name, str) and NAME.fullmatch(m.name) is not None,
+        "letters, digits and ._+-, at most 64",
+    ),
+    ("version", lambda m: isinstance(m.version, str), "text"),
+    ("licence", lambda m: isinstance(m.licence, str), "text"),
+    ("description", lambda m: isinstance(m.description, str), "text"),
+    ("channels", lambda m: type(m.channels) is int and m.channels in (1, 3), "1 or 3"),
+    (
+        "size",
+        lambda m: m.size is None or _is_ints(m.size, 2, MAX_SIDE),
+        f"null or [height, width], each 1 to {MAX_SIDE}",
+    ),
+    ("multiple", lambda m: _is_int(m.multiple, 1024), "1 to 1024"),
+    (
+        "latent",
+        lambda m: m._latent_fits(),
+        "channels 1 to 4096 with a stride that divides multiple, or with a fixed shape of at most 2 numbers "
+        "and a fixed size",
+    ),
+    (
+        "entropy",
+        lambda m: isinstance(m.entropy, Entropy) and m.entropy.kind in ENTROPY_KINDS,
+        f"kind {' or '.join(ENTROPY_KINDS)}",
+    ),
+    (
+        "qualities",
+        lambda m: m.qualities is None or _is_range(m.qualities),
+        "null or [lowest, highest] within 1 to 100",
+    ),
+    ("training", lambda m: isinstance(m.training, Mapping), "an object"),
+    ("model", lambda m: isinstance(m.model, Mapping), "an object"),
+    ("created_by", lambda m: isinstance(m.created_by, Mapping), "an object"),
+)
+"""Every member of a manifest, when it is valid, and what to expect of it in words."""
+
+
 def _known(part: type, document: object, prefix: str, faults: list[str]) -> dict[str, Any]:
     """The members of ``document`` that ``part`` has; unknown and missing ones become faults."""
     if not isinstance(document, dict):
@@ -204,8 +211,6 @@ def _known(part: type, document: object, prefix: str, faults: list[str]) -> dict
 
 
 def _is_required(item: Any) -> bool:
-    from dataclasses import MISSING
-
     return item.default is MISSING and item.default_factory is MISSING
 
 
@@ -216,14 +221,6 @@ def _build(part: Callable[..., Any], values: dict[str, Any]) -> Any:
         )
     except TypeError:  # a missing member, which is among the faults already
         return None
-
-
-def _is_int(value: object, most: int) -> bool:
-    return type(value) is int and 1 <= value <= most
-
-
-def _is_ints(value: object, count: int, most: int) -> bool:
-    return isinstance(value, tuple) and len(value) == count and all(_is_int(item, most) for item in value)
 
 
 def _brief(value: object) -> str:

@@ -15,6 +15,7 @@ from attar.apps.cli import common
 from attar.apps.cli.common import STDIO, Job
 from attar.apps.cli.describe import Row, describe_bundle, describe_file, in_words
 from attar.codec.container import MAX_PIXELS
+from attar.codec.files import is_device
 from attar.errors import AttarError
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ def compress(
     from attar.codec import images
     from attar.codec.shelf import Shelf
 
+    common.hush_pillow()
     target = chosen_target(options)
     jobs = common.plan_outputs(common.expand(inputs), options["output"], ".attar")
     codec = Shelf(model, threads=_threads(options["workers"])).named()
@@ -283,7 +285,7 @@ def convert_files(
     def work(job: Job) -> Row:
         started = time.perf_counter()
         name, target = job
-        if target != STDIO and not force and Path(target).exists():
+        if target != STDIO and not force and Path(target).exists() and not is_device(target):
             if skip_existing:
                 return {"input": name, "output": target, "ok": True, "skipped": True}
             raise AttarError(f"{target} exists already: overwrite it with -f, or pass --skip-existing")

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ __all__ = [
     "Job",
     "echo_json",
     "expand",
+    "hush_pillow",
     "json_option",
     "named_error",
     "plan_outputs",
@@ -165,6 +167,11 @@ def progress(total: int, label: str, *, quiet: bool = False) -> Iterator[Callabl
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda: bar.advance(task)
+
+
+def hush_pillow() -> None:
+    """Silence Pillow's warnings on odd metadata; whatever is wrong with the pixels is an error."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def run_jobs(
