@@ -397,3 +397,13 @@ def test_binary_data_is_kept_from_a_terminal(work: Path, attar_cli, monkeypatch:
         1,
         "attar: d0.png: binary data is not written to a terminal: use -o FILE, or redirect stdout\n",
     )
+
+
+def test_shells_complete_commands_and_options(environment: dict[str, str]) -> None:
+    def complete(words: str, position: int) -> list[str]:
+        asked = {"_ATTAR_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(position)}
+        command = subprocess.run(START, env=environment | asked, capture_output=True, text=True, check=True)
+        return [line.partition(",")[2] for line in command.stdout.splitlines()]
+
+    assert complete("attar dec", 1) == ["decompress"]
+    assert "--target-bytes" in complete("attar compress --target", 2)
