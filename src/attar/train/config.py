@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
+import math
+import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from attar import plainjson
 from attar.errors import TrainingError
 
 SCHEDULES = ("constant", "cosine", "wsd")
 LOSSES = ("ssim-l1", "mse", "ms-ssim")
+COUNT, SIZE, NONNEGATIVE = (1, None), (1, 1 << 16), (0, None)
+RANGES: Mapping[str, tuple[float, float | None]] = MappingProxyType(
+    {
+        **dict.fromkeys(("batch_size", "epochs", "steps_per_epoch", "limit"), COUNT),
+        **dict.fromkeys(("crop", "height", "width", "latent_dims"), SIZE),
+        **dict.fromkeys(("weight", "lmbda", "clip_norm", "save_minutes"), NONNEGATIVE),
+        **dict.fromkeys(("warmup", "patience", "shift"), NONNEGATIVE),
+        "alpha": (0, 1),
+        "seed": (0, 2**32 - 1),
+    }
+)
+WORDS: Mapping[type, str] = MappingProxyType(
+    {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+)
 
 
 def option(default: Any, text: str) -> Any:
@@ -66,7 +84,7 @@ class TrainConfig:
     )
     latent_dims: int | None = option(
         None,
-        "Units or filters of 'compressed_representation'; None takes the file's, or 50 where it leaves them open.",
+        "Units or filters of 'compressed_representation'; None: the file's, or 50 if it leaves them open.",
     )
     batch_size: int = option(
         32,
@@ -86,7 +104,7 @@ class TrainConfig:
     )
     schedule: str = option(
         "cosine",
-        "'constant', 'cosine' (to zero over all epochs) or 'wsd' (constant, then linear to zero in the last fifth).",
+        "'constant', 'cosine' (to zero over all epochs) or 'wsd' (constant, to zero in the last fifth).",
     )
     warmup: int = option(
         200,
@@ -138,27 +156,35 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        faults = []
-        for name in ("batch_size", "epochs", "steps_per_epoch", "crop", "height", "width", "latent_dims", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                faults.append(f"{name} is {value}, expected at least 1")
-        for name in ("weight", "lmbda", "clip_norm", "warmup", "patience", "shift"):
-            if getattr(self, name) < 0:
-                faults.append(f"{name} is {getattr(self, name)}, expected at least 0")
-        if not 0 < self.learning_rate < 10:
-            faults.append(f"learning_rate is {self.learning_rate}, expected above 0 and below 10")
-        if not 0 <= self.alpha <= 1:
-            faults.append(f"alpha is {self.alpha}, expected from 0 to 1")
-        if not 0 <= self.average < 1:
-            faults.append(f"average is {self.average}, expected from 0 to below 1")
-        for name, choices in (("schedule", SCHEDULES), ("loss", LOSSES)):
-            if getattr(self, name) not in choices:
-                faults.append(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}")
-        if self.channels not in (None, 1, 3):
-            faults.append(f"channels is {self.channels}, expected 1 or 3")
+        faults = self._wrong_types() or [*self._out_of_range()]
         if faults:
             raise TrainingError("; ".join(faults))
+
+    def _wrong_types(self) -> list[str]:
+        """Values that JSON may hold and the field may not; a whole number will do for a float."""
+        faults = []
+        for name, hint in typing.get_type_hints(type(self)).items():
+            value, kinds = getattr(self, name), typing.get_args(hint) or (hint,)
+            fits = type(value) in kinds or (float in kinds and type(value) is int)
+            if not fits or (type(value) is float and not math.isfinite(value)):
+                faults.append(f"{name} is {value!r}, expected {WORDS[kinds[0]]}")
+        return faults
+
+    def _out_of_range(self) -> Iterator[str]:
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and (value < least or (most is not None and value > most)):
+                expected = f"at least {least}" if most is None else f"{least} to {most}"
+                yield f"{name} is {value}, expected {expected}"
+        if not 0 < self.learning_rate < 10:
+            yield f"learning_rate is {self.learning_rate}, expected above 0 and below 10"
+        if not 0 <= self.average < 1:
+            yield f"average is {self.average}, expected from 0 to below 1"
+        if self.channels not in (None, 1, 3):
+            yield f"channels is {self.channels}, expected 1 or 3"
+        for name, choices in (("schedule", SCHEDULES), ("loss", LOSSES)):
+            if getattr(self, name) not in choices:
+                yield f"{name} is {getattr(self, name)!r}, expected one of {', '.join(choices)}"
 
     def to_json(self) -> str:
         """The record as JSON text."""
@@ -172,27 +198,32 @@ class TrainConfig:
             TrainingError: for text that is no such record, or keys that are none of its fields.
         """
         try:
-            values: Any = json.loads(text)
-        except ValueError as error:
-            raise TrainingError(f"{source}: not JSON ({error})") from error
+            values, faults = plainjson.decode(text)
+        except plainjson.NotPlainError as error:
+            raise TrainingError(f"{source}: {error}") from error
+        if faults:
+            raise TrainingError(f"{source}: {'; '.join(faults)}")
+        return cls.from_dict(values, source)
+
+    @classmethod
+    def from_dict(cls, values: Any, source: str) -> TrainConfig:
+        """The record from its fields by name. Raises TrainingError as :meth:`from_json` does."""
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict):
             raise TrainingError(f"{source}: expected an object of training options")
-        for key in set(values) - known:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise TrainingError(f"{source}: unknown training option {key!r}{hint}")
+        for key in sorted(set(values) - known):
+            near = plainjson.nearest(key, known)
+            hint = f" (did you mean {near!r}?)" if near else ""
+            raise TrainingError(f"{source}: unknown training option {plainjson.show(key)}{hint}")
         try:
             return cls(**values)
-        except TypeError as error:
+        except TrainingError as error:
             raise TrainingError(f"{source}: {error}") from error
 
     def rate_at(self, step: int, total: int) -> float:
         """Learning rate of one step of 'total'."""
-        import math
-
         ramp = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
-        left = 1.0 - step / max(total, 1)
+        left = max(0.0, 1.0 - step / max(total, 1))
         shape = {
             "constant": 1.0,
             "cosine": 0.5 * (1.0 - math.cos(math.pi * left)),
@@ -202,9 +233,14 @@ class TrainConfig:
 
 
 def read_config(run: Path) -> TrainConfig:
-    """The configuration that a run folder was made with."""
+    """The configuration that a run folder was made with.
+
+    Raises:
+        TrainingError: if the folder holds no run.
+    """
     path = run / "config.json"
     try:
-        return TrainConfig.from_json(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise TrainingError(f"{run}: not a run of attar train (no readable config.json: {error.strerror})") from error
+        text = plainjson.read(path)
+    except plainjson.NotPlainError as error:
+        raise TrainingError(f"{run}: not a run of attar train: {path.name} {error}") from error
+    return TrainConfig.from_json(text, str(path))

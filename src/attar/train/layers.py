@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-SMALLEST_PROBABILITY = 1e-9  # bounds the bits of one symbol in training at about 30
+from attar.train import blocks, integer
 
 
 @keras.saving.register_keras_serializable("attar")
@@ -45,10 +45,10 @@ class ClipToUnit(keras.layers.Layer):
 class Quantizer(keras.layers.Layer):
     """Latents to what the file can hold: integers.
 
-    Inference rounds to the nearest integer (half to even, as the codec does). Training returns two values, because
-    the two uses of a latent want different relaxations: the decoder sees the rounded latent with a straight-through
-    gradient (Theis et al. 2017), the rate sees the latent plus uniform noise, whose density is differentiable
-    (Balle et al. 2017, eq. 9); the mix is that of Minnen and Singh 2020, section 3.2.
+    Inference rounds to the nearest integer (half to even, as the codec does). Training returns two values,
+    because the two uses of a latent want different relaxations: the decoder sees the rounded latent with a
+    straight-through gradient (Theis et al. 2017), the rate sees the latent plus uniform noise, whose density
+    is differentiable (Balle et al. 2017, eq. 9); the mix is that of Minnen and Singh 2020, section 3.2.
     """
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
@@ -60,11 +60,11 @@ class Quantizer(keras.layers.Layer):
     def call(self, latent: Any, training: bool = False) -> tuple[Any, Any]:
         """(B, ..., C) float -> (for the decoder, for the rate), both (B, ..., C) float32."""
         latent = ops.cast(latent, "float32")
-        rounded = latent + ops.stop_gradient(ops.round(latent) - latent)
+        rounded = ops.round(latent)
         if not training:
             return rounded, rounded
         noise = keras.random.uniform(ops.shape(latent), -0.5, 0.5, dtype="float32", seed=self.seed_generator)
-        return rounded, latent + noise
+        return latent + ops.stop_gradient(rounded - latent), latent + noise
 
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the layer."""
@@ -75,8 +75,9 @@ class Quantizer(keras.layers.Layer):
 class FactorizedPrior(keras.layers.Layer):
     """One learned distribution for each latent channel: a mixture of logistics, integrated over unit bins.
 
-    The fully factorized model of Balle et al. 2018 (appendix 6.1) with the mixture of Cheng et al. 2020 (eq. 9) in
-    place of its small network: as flexible here, and cheaper.
+    The fully factorized model of Balle et al. 2018 (appendix 6.1) with the mixture of Cheng et al. 2020
+    (eq. 9) in place of its small network: as flexible here, and cheaper. Bits are computed from logarithms
+    throughout, so that a latent far outside keeps its exact cost and a gradient that leads back.
 
     Args:
         components: logistics in the mixture of one channel.
@@ -87,7 +88,9 @@ class FactorizedPrior(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         if components < 1 or spread <= 0:
-            raise ValueError(f"FactorizedPrior: components must be >= 1 and spread > 0, got {components} and {spread}")
+            raise ValueError(
+                f"FactorizedPrior: components must be >= 1 and spread > 0, got {components} and {spread}"
+            )
         self.components = components
         self.spread = spread
 
@@ -104,26 +107,28 @@ class FactorizedPrior(keras.layers.Layer):
         self.log_scales = self.add_weight(name="log_scales", shape=shape, initializer=start)
 
     def call(self, symbols: Any) -> Any:
-        """(B, ..., C) float -> bits of each element, the same shape."""
-        return -ops.log(ops.maximum(self._bin(symbols), SMALLEST_PROBABILITY)) * (1.0 / math.log(2.0))
-
-    def _bin(self, symbols: Any) -> Any:
-        """Probability of the unit bin around each element, (B, ..., C)."""
+        """(B, ..., C) float -> bits of each element, the same shape: -log2 of the unit bin around it."""
         centred = ops.expand_dims(symbols, -1) - self.means  # (B, ..., C, K)
-        # By symmetry the bin is evaluated in the left tail, where the difference of sigmoids keeps its digits.
-        left = -ops.abs(centred)
         inverse = ops.exp(-self.log_scales)
-        mass = ops.sigmoid((left + 0.5) * inverse) - ops.sigmoid((left - 0.5) * inverse)
-        return ops.sum(mass * ops.softmax(self.logits), axis=-1)
+        # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)): no digits are lost in the tails.
+        log_mass = (
+            ops.log_sigmoid((0.5 + centred) * inverse)
+            + ops.log_sigmoid((0.5 - centred) * inverse)
+            + ops.log(-ops.expm1(-inverse))
+        )
+        log_weights = ops.log_softmax(self.logits, axis=-1)
+        return ops.logsumexp(log_mass + log_weights, axis=-1) * (-1.0 / math.log(2.0))
 
     def probabilities(self, minimum: int, maximum: int) -> np.ndarray:
-        """Probability of every integer in minimum..maximum for each channel, float64 (C, maximum - minimum + 1)."""
+        """Probability of every integer in minimum..maximum, float64 (C, maximum - minimum + 1)."""
         logits, means, log_scales = (
-            np.asarray(ops.convert_to_numpy(v), np.float64) for v in (self.logits, self.means, self.log_scales)
+            np.asarray(ops.convert_to_numpy(v), np.float64)
+            for v in (self.logits, self.means, self.log_scales)
         )
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
         symbols = np.arange(minimum, maximum + 1, dtype=np.float64)
+        # By symmetry bins are evaluated in the left tail, where a difference of sigmoids keeps its digits.
         left = -np.abs(symbols[None, :, None] - means[:, None, :])  # (C, N, K)
         scale = np.exp(log_scales)[:, None, :]
         mass = _sigmoid((left + 0.5) / scale) - _sigmoid((left - 0.5) / scale)
@@ -140,5 +145,6 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 LAYERS: Mapping[str, type] = MappingProxyType(
     {cls.__name__: cls for cls in (PixelsToUnit, ClipToUnit, Quantizer, FactorizedPrior)}
+    | {**blocks.BLOCKS, **integer.INTEGER_LAYERS}
 )
 """The layers that a model.json may name beside those of ``keras.layers``."""

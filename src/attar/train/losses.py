@@ -1,15 +1,15 @@
 """Distortions and metrics as differentiable Keras operations, on images (B, H, W, C) in [0, 1].
 
-``loss = weight * distortion + lmbda * rate``, the rate in bits per pixel. The seed's distortion is
-``alpha * (1 - SSIM) + (1 - alpha) * MAE``. Reference implementations in plain numpy, and the exact definitions, are in
-:mod:`attar.measure.metrics`; the tests hold the two together.
+``loss = weight * distortion + lmbda * rate``, the rate in bits per pixel. Reference implementations in plain
+numpy, and the exact definitions, are in :mod:`attar.measure.metrics`; the tests hold the two together.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,11 @@ from attar.errors import TrainingError
 
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2004
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
-SMALLEST_CONTRAST = 1e-6  # keeps the gradient of MS-SSIM's fractional powers finite
+SMALLEST_TERM = 1e-6  # keeps the gradient of MS-SSIM's fractional powers finite
 
 
-def gaussian_rows(size: int) -> np.ndarray:
-    """The Gaussian window's matrix (size - 10, size): a valid convolution along one axis as one product.
-
-    Sizes below 11 shrink the window to the largest odd size that fits, as :func:`attar.measure.metrics.ssim` does.
-    """
-    window = min(WINDOW, size if size % 2 else size - 1)
+def gaussian_rows(size: int, window: int) -> np.ndarray:
+    """Matrix (size - window + 1, size) whose product is the valid convolution with the Gaussian window."""
     taps = np.exp(-((np.arange(window) - window // 2) ** 2) / (2 * SIGMA**2))
     rows = np.zeros((size - window + 1, size), np.float32)
     for row in range(len(rows)):
@@ -38,10 +34,12 @@ def gaussian_rows(size: int) -> np.ndarray:
 def _ssim_terms(a: Any, b: Any) -> tuple[Any, Any]:
     """Mean SSIM and mean contrast-structure term of each image and channel, both (B, C)."""
     height, width = int(a.shape[1]), int(a.shape[2])
-    down, across = gaussian_rows(height), gaussian_rows(width)
-    # One filter call for all five moments: (5B, H, W, C) -> (C-major) products with the two Toeplitz matrices.
+    shortest = min(height, width)
+    window = min(WINDOW, shortest - 1 + shortest % 2)  # the largest odd one that fits
+    down, across = gaussian_rows(height, window), gaussian_rows(width, window)
+    # One product for all five moments, (5B, C, H, W), with the two Toeplitz matrices.
     moments = ops.concatenate([a, b, a * a, b * b, a * b], axis=0)
-    moments = ops.transpose(moments, (0, 3, 1, 2))  # (5B, C, H, W)
+    moments = ops.transpose(moments, (0, 3, 1, 2))
     moments = ops.matmul(ops.matmul(down, moments), across.T)
     mean_a, mean_b, aa, bb, ab = ops.split(moments, 5, axis=0)
     c1, c2 = K1**2, K2**2
@@ -51,23 +49,45 @@ def _ssim_terms(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def ssim(a: Any, b: Any) -> Any:
-    """SSIM of each image, (B,), as tf.image.ssim: 11x11 Gaussian of sigma 1.5, valid windows, mean over channels."""
+    """SSIM of each image, (B,), as tf.image.ssim: 11 x 11 Gaussian of sigma 1.5, windows wholly inside."""
     return ops.mean(_ssim_terms(a, b)[0], axis=-1)
 
 
 def ms_ssim(a: Any, b: Any) -> Any:
-    """Multi-scale SSIM of each image, (B,): five scales, or as many as leave 11 pixels, weights renormalised."""
-    smallest = min(int(a.shape[1]), int(a.shape[2]))
-    scales = max(1, min(len(SCALE_WEIGHTS), int(math.log2(max(smallest, WINDOW) / WINDOW)) + 1))
+    """Multi-scale SSIM of each image, (B,), on five scales.
+
+    Images too small for that take as many scales as leave 11 pixels, the weights renormalised. Terms below
+    zero count as zero; their gradient is that of a small positive number, so that training can leave them.
+    """
+    scales = _scales(min(int(a.shape[1]), int(a.shape[2])))
     weights = np.asarray(SCALE_WEIGHTS[:scales]) / sum(SCALE_WEIGHTS[:scales])
-    product: Any = 1.0
-    for scale, weight in enumerate(weights):
+    exact: Any = 1.0
+    smooth: Any = 1.0
+    for scale, weight in enumerate(weights.tolist()):
+        if scale:
+            a, b = _halve(a), _halve(b)
         full, contrast = _ssim_terms(a, b)
         term = full if scale == scales - 1 else contrast
-        product = product * ops.maximum(term, SMALLEST_CONTRAST) ** float(weight)
-        if scale < scales - 1:
-            a, b = (ops.average_pool(x, 2, 2, "valid", "channels_last") for x in (a, b))
-    return ops.mean(product, axis=-1)
+        exact = exact * ops.maximum(ops.stop_gradient(term), 0.0) ** weight
+        smooth = smooth * ops.maximum(term, SMALLEST_TERM) ** weight
+    return ops.mean(smooth + ops.stop_gradient(exact - smooth), axis=-1)
+
+
+def _scales(side: int) -> int:
+    """How many of the five scales leave at least one window of 11 pixels."""
+    count = 1
+    while count < len(SCALE_WEIGHTS) and (side := -(-side // 2)) >= WINDOW:
+        count += 1
+    return count
+
+
+def _halve(images: Any) -> Any:
+    """2 x 2 averages; an odd side repeats its last line first."""
+    if images.shape[1] % 2:
+        images = ops.concatenate([images, images[:, -1:]], axis=1)
+    if images.shape[2] % 2:
+        images = ops.concatenate([images, images[:, :, -1:]], axis=2)
+    return ops.average_pool(images, 2, 2, "valid", "channels_last")
 
 
 def mse(a: Any, b: Any) -> Any:
@@ -81,18 +101,19 @@ def mae(a: Any, b: Any) -> Any:
 
 
 def psnr(a: Any, b: Any) -> Any:
-    """Peak signal-to-noise ratio of each image in dB, (B,), as tf.image.psnr with max_val 1; 100 dB at most."""
+    """PSNR of each image in dB, (B,), as tf.image.psnr with max_val 1; 100 dB at most."""
     return -10.0 / math.log(10.0) * ops.log(ops.maximum(mse(a, b), 1e-10))
 
 
 @dataclass(frozen=True)
 class Loss:
-    """``weight * distortion + lmbda * rate``.
+    """``weight * distortion + lmbda * rate``, or the form for a range of rates, see :meth:`__call__`.
 
     Args:
-        distortion: ``ssim-l1``, ``mse`` or ``ms-ssim``.
+        distortion: ``ssim-l1``: alpha (1 - SSIM) + (1 - alpha) MAE; ``mse``: on the scale 0..255, as the
+            literature's lambdas have it; ``ms-ssim``: 1 - MS-SSIM.
         weight: factor of the distortion.
-        alpha: share of the structural term in ``ssim-l1`` (and of MS-SSIM against L1 in ``ms-ssim``).
+        alpha: share of the structural term in ``ssim-l1``.
         lmbda: price of one bit per pixel.
     """
 
@@ -110,16 +131,30 @@ class Loss:
                 f"got alpha {self.alpha}, weight {self.weight}, lmbda {self.lmbda}"
             )
 
-    def __call__(self, images: Any, regenerated: Any, bits: Any) -> tuple[Any, Any]:
-        """Images and regenerated (B, H, W, C) in [0, 1], bits (B,) -> (loss, rate in bits per pixel), both scalar."""
+    def __call__(self, images: Any, regenerated: Any, bits: Any, lambdas: Any = None) -> tuple[Any, Any]:
+        """Images (B, H, W, C) in [0, 1], bits (B,) -> loss, and rate in bits per pixel, both scalar.
+
+        With ``lambdas`` (B,), each image has its own weight in place of ``lmbda``: ``(lambda * weight *
+        distortion + rate) / sqrt(lambda)``, whose gradients are alike over the whole range of rates.
+        """
         pixels = int(images.shape[1]) * int(images.shape[2])
         rate = ops.mean(bits) / pixels
-        distortion = ops.mean(DISTORTIONS[self.distortion](images, regenerated, self.alpha))
+        distortions = DISTORTIONS[self.distortion](images, regenerated, self.alpha)
+        if lambdas is not None:
+            root = ops.sqrt(lambdas)
+            return ops.mean(root * self.weight * distortions + bits / (pixels * root)), rate
+        distortion = ops.mean(distortions)
         return self.weight * distortion + self.lmbda * rate, rate
 
 
-DISTORTIONS: dict[str, Callable[[Any, Any, float], Any]] = {
-    "ssim-l1": lambda a, b, alpha: alpha * (1 - ssim(a, b)) + (1 - alpha) * mae(a, b),
-    "mse": lambda a, b, alpha: 255.0**2 * mse(a, b),  # noqa: ARG005 - the literature's scale: 0.0016..0.06 per bpp
-    "ms-ssim": lambda a, b, alpha: 1 - ms_ssim(a, b),  # noqa: ARG005
-}
+def _ssim_l1(a: Any, b: Any, alpha: float) -> Any:
+    return alpha * (1 - ssim(a, b)) + (1 - alpha) * mae(a, b)
+
+
+DISTORTIONS: Mapping[str, Callable[[Any, Any, float], Any]] = MappingProxyType(
+    {
+        "ssim-l1": _ssim_l1,
+        "mse": lambda a, b, _alpha: 255.0**2 * mse(a, b),
+        "ms-ssim": lambda a, b, _alpha: 1 - ms_ssim(a, b),
+    }
+)

@@ -2,13 +2,16 @@
 
 ::
 
-    images (B,H,W,C) uint8 --analysis--> latent --quantiser--> symbols --synthesis--> regenerated (B,H,W,C) in [0,1]
-                                                          \\--prior--> bits (B,)
+    images (B,H,W,C) uint8 --analysis--> latent --quantiser--> symbols --synthesis--> regenerated (B,H,W,C)
+                                                          \\--prior--> bits (B,)                     in [0, 1]
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,14 +25,18 @@ from attar.train import layers
 
 FACTORIZED_OPTIONS = {"kind": "factorized", "components": 3, "spread": 3.0}
 LARGEST_MULTIPLE = 256  # pixels; the coarsest grid that a convolutional model may need
+MOST_LATENT_CHANNELS = 4096  # what a bundle can say; a latent has at most two dimensions more
+AUTOMATIC_NUMBER = re.compile(r"_\d+$")  # of a Keras object without a name of its own: it counts the process
 
 
 class Forward(NamedTuple):
-    """What one pass through a network gives: regenerated (B,H,W,C) in [0,1], bits (B,), symbols (B, ..., C)."""
+    """What one pass gives: regenerated (B, H, W, C) in [0, 1], bits (B,), symbols (B, ..., C)."""
 
     regenerated: Any
     bits: Any
     symbols: Any
+    lambdas: Any = None
+    """Weight of each image's distortion (B,), where the model serves a range of rates."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Geometry:
     Attributes:
         size: the one image size (H, W) that the network takes, or None for any.
         multiple: pixels that height and width are padded to a multiple of (1 when ``size`` is set).
-        latent: shape of one latent when ``size`` is set, without the batch; otherwise only its channels ``(C,)``.
+        latent: shape of one latent, without the batch, when ``size`` is set; otherwise its channels ``(C,)``.
         stride: image pixels per latent element when ``size`` is None, otherwise None.
     """
 
@@ -53,10 +60,12 @@ class Geometry:
 class Network(keras.Model):
     """Analysis, quantiser, prior and synthesis of one model.json, as one Keras model.
 
-    Use :func:`build`. ``network(images, training=True)`` returns a :class:`Forward`; its loss is the caller's.
+    Use :func:`build`. ``network(images, training=True)`` gives a :class:`Forward`; the loss is the caller's.
     """
 
-    def __init__(self, spec: specs.ModelSpec, analysis: Any, synthesis: Any, prior: Any, seed: int | None) -> None:
+    def __init__(
+        self, spec: specs.ModelSpec, analysis: Any, synthesis: Any, prior: Any, seed: int | None
+    ) -> None:
         super().__init__(name="network")
         self.spec = spec
         self.analysis = analysis
@@ -70,14 +79,40 @@ class Network(keras.Model):
         latent = self.analysis(images, training=training)
         symbols, noisy = self.quantizer(latent, training=training)
         bits = self.prior(noisy)
-        return Forward(self.synthesis(symbols, training=training), ops.sum(bits, axis=tuple(range(1, len(bits.shape)))), symbols)
+        bits = ops.sum(bits, axis=tuple(range(1, len(bits.shape))))
+        return Forward(self.synthesis(symbols, training=training), bits, symbols)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The Keras models that a bundle holds, by name."""
+        return {"analysis": self.analysis, "synthesis": self.synthesis}
+
+    def shapes(self, size: int) -> tuple[Any, Any]:
+        """Shapes of the latent and of the regenerated image of a square image; raises where they do not fit."""
+        latent = self.analysis.compute_output_shape((1, size, size, self.spec.input_shape[2]))
+        return latent, self.synthesis.compute_output_shape(latent)
+
+    def named_variables(self) -> dict[str, Any]:
+        """Every variable (weights, statistics, random states) by a name that is the same in every process.
+
+        The name is Keras's path without the numbers that Keras appends to what the model.json leaves unnamed.
+        """
+        ours = {layer.name for part in self.spec.blocks.values() for layer in part}
+        found: dict[str, Any] = {}
+        times: Counter[str] = Counter()
+        for variable in self.variables:
+            parts = variable.path.split("/")
+            name = "/".join(part if part in ours else AUTOMATIC_NUMBER.sub("", part) for part in parts)
+            times[name] += 1
+            found[name if times[name] == 1 else f"{name}#{times[name]}"] = variable
+        return found
 
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the network: the model.json itself."""
         return {"document": dict(self.spec.document)}
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Network:  # noqa: ARG003
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Network:
         """Rebuild from the model.json."""
         return build(specs.parse(config["document"], "model.json"))
 
@@ -91,29 +126,44 @@ def build(spec: specs.ModelSpec, *, seed: int | None = None, dtype: str = "float
         dtype: Keras dtype policy of the two transforms, ``float32`` or ``mixed_bfloat16``.
 
     Raises:
-        SpecError: with every fault found: unknown layers, arguments that a layer refuses, layers that do not fit,
-            a decoder whose output is not shaped like the input.
+        SpecError: with every fault found: unknown layers, arguments that a layer refuses, layers that do not
+            fit, a decoder whose output is not shaped like the input.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
+    if spec.entropy.get("kind") == "hyperprior":
+        from attar.train import hyperprior
+
+        hyper = hyperprior.build(spec, seed, dtype)
+        geometry(hyper)
+        return hyper
     options = _entropy_options(spec)
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        chains = _make_layers(spec)
+    with policy(dtype):
+        chains = make_layers(spec)
         inputs = keras.Input(spec.input_shape, name="image", dtype="uint8")
-        latent = _chain(layers.PixelsToUnit(name="pixels_to_unit")(inputs), chains["encoder"], spec)
+        latent = chain(layers.PixelsToUnit(name="pixels_to_unit")(inputs), chains["encoder"], spec)
+        _check_latent(spec, latent.shape[1:])
         analysis = keras.Model(inputs, latent, name="analysis")
         symbols = keras.Input(latent.shape[1:], name="symbols", dtype="float32")
-        image = _chain(symbols, chains["decoder"], spec)
-        synthesis = keras.Model(symbols, layers.ClipToUnit(name="clip_to_unit", dtype="float32")(image), name="synthesis")
-    finally:
-        keras.config.set_dtype_policy(before)
+        image = chain(symbols, chains["decoder"], spec)
+        clipped = layers.ClipToUnit(name="clip_to_unit", dtype="float32")(image)
+        synthesis = keras.Model(symbols, clipped, name="synthesis")
     prior = layers.FactorizedPrior(options["components"], options["spread"], name="prior")
     prior.build(latent.shape)
     network = Network(spec, analysis, synthesis, prior, seed)
     geometry(network)  # refuses a decoder that does not give the input's shape back
     return network
+
+
+@contextmanager
+def policy(dtype: str) -> Iterator[None]:
+    """Layers made inside compute with the Keras dtype policy ``dtype``."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def geometry(network: Network) -> Geometry:
@@ -123,7 +173,7 @@ def geometry(network: Network) -> Geometry:
         SpecError: if the regenerated image is not shaped like the input.
     """
     spec = network.spec
-    height, width, channels = spec.input_shape
+    height, width, _ = spec.input_shape
     if height is not None and width is not None:
         latent = tuple(int(n) for n in network.analysis.output_shape[1:])
         out = tuple(network.synthesis.output_shape[1:])
@@ -139,13 +189,13 @@ def geometry(network: Network) -> Geometry:
 
 
 def _stride(network: Network, size: int) -> int | None:
-    """Pixels per latent element for an image of ``size`` squared, or None where the shapes do not come back."""
+    """Pixels per latent element for a square image, or None where its shape does not come back."""
     try:
-        latent = network.analysis.compute_output_shape((1, size, size, network.spec.input_shape[2]))
-        image = network.synthesis.compute_output_shape(latent)
-    except (ValueError, TypeError):
+        latent, image = network.shapes(size)
+    except Exception:  # any layer may refuse the size in its own way
         return None
-    if tuple(image[1:]) != (size, size, network.spec.input_shape[2]) or latent[1] != latent[2] or size % latent[1]:
+    came_back = tuple(image[1:]) == (size, size, network.spec.input_shape[2])
+    if not came_back or latent[1] != latent[2] or size % latent[1]:
         return None
     return int(size // latent[1])
 
@@ -156,7 +206,7 @@ def _wrong_shape(spec: specs.ModelSpec, out: tuple[Any, ...]) -> str:
 
 
 def _entropy_options(spec: specs.ModelSpec) -> dict[str, Any]:
-    """The ``entropy`` object over its defaults, checked."""
+    """The ``entropy`` object over its defaults, checked together with what else the codec can hold."""
     given = dict(spec.entropy)
     faults = [
         f"entropy.{key}: unknown key, expected one of {', '.join(FACTORIZED_OPTIONS)}"
@@ -167,16 +217,46 @@ def _entropy_options(spec: specs.ModelSpec) -> dict[str, Any]:
     if options["kind"] != "factorized":
         faults.append(f"entropy.kind: {options['kind']!r} is unknown, expected 'factorized'")
     components = options["components"]
-    if not (isinstance(components, int) and 1 <= components <= 16):
+    if not (type(components) is int and 1 <= components <= 16):
         faults.append(f"entropy.components: {components!r}, expected a whole number from 1 to 16")
-    if not (isinstance(options["spread"], (int, float)) and 0 < options["spread"] < 1e4):
+    if not (type(options["spread"]) in (int, float) and 0 < options["spread"] < 1e4):
         faults.append(f"entropy.spread: {options['spread']!r}, expected a number above 0 and below 10000")
+    faults += [
+        f"{layer_specs[0].path}: the block {block} has no use beside a factorized prior: leave it out"
+        for block, layer_specs in spec.blocks.items()
+        if block not in specs.REQUIRED_BLOCKS
+    ]
+    height, width, channels = spec.input_shape
+    if channels not in (1, 3):
+        faults.append(
+            f"model.layers.inputs[0].Input.shape: {channels} channels, expected 1 (gray) or 3 (RGB)"
+        )
+    if (height is None) != (width is None):
+        faults.append(
+            "model.layers.inputs[0].Input.shape: height and width: expected both or neither to be null"
+        )
     if faults:
         raise SpecError(spec.name, faults)
     return options
 
 
-def _make_layers(spec: specs.ModelSpec) -> dict[str, list[tuple[specs.LayerSpec, Any]]]:
+def _check_latent(spec: specs.ModelSpec, shape: tuple[int | None, ...]) -> None:
+    """Refuse a latent (without the batch) that no bundle could describe."""
+    path, fixed = spec.blocks["encoder"][-1].path, None not in spec.input_shape
+    expected = "(C,), (N, C) or (H, W, C)" if fixed else "(H, W, C), as the input's height and width are open"
+    if len(shape) != 3 and not (fixed and 1 <= len(shape) <= 2):
+        raise SpecError(spec.name, [f"{path}: the latent has shape {list(shape)}, expected {expected}"])
+    if not 1 <= (shape[-1] or 0) <= MOST_LATENT_CHANNELS:
+        raise SpecError(
+            spec.name, [f"{path}: the latent has {shape[-1]} channels, expected 1 to {MOST_LATENT_CHANNELS}"]
+        )
+    if fixed and None in shape:
+        raise SpecError(
+            spec.name, [f"{path}: the latent has the open shape {list(shape)}, expected a fixed one"]
+        )
+
+
+def make_layers(spec: specs.ModelSpec) -> dict[str, list[tuple[specs.LayerSpec, Any]]]:
     """Every layer of the model, constructed; all faults of all layers at once."""
     faults: list[str] = []
     chains: dict[str, list[tuple[specs.LayerSpec, Any]]] = {}
@@ -184,11 +264,13 @@ def _make_layers(spec: specs.ModelSpec) -> dict[str, list[tuple[specs.LayerSpec,
         chains[block] = []
         for layer in layer_specs:
             if layer.name == "compressed_representation" and _has_open_size(layer):
-                faults.append(f"{layer.path}: its size is open (null): give it in the file or by --latent-dims")
+                faults.append(
+                    f"{layer.path}: its size is open (null): give it in the file or by --latent-dims"
+                )
                 continue
             try:
                 chains[block].append((layer, make_layer(layer.kind, {**layer.arguments, "name": layer.name})))
-            except Exception as error:  # noqa: BLE001 - a constructor may raise anything; all of it is the file's fault
+            except Exception as error:  # a constructor may raise anything: the file's fault
                 faults.append(f"{layer.path}: {_first_line(error)}")
     if faults:
         raise SpecError(spec.name, faults)
@@ -202,17 +284,22 @@ def _has_open_size(layer: specs.LayerSpec) -> bool:
 def layer_class(kind: str) -> type:
     """The class that a layer's name in a model.json stands for: one of ours, else one of ``keras.layers``."""
     found = layers.LAYERS.get(kind) or getattr(keras.layers, kind, None)
-    if not (isinstance(found, type) and issubclass(found, keras.layers.Layer)) or kind in specs.FORBIDDEN_LAYERS:
+    if (
+        not (isinstance(found, type) and issubclass(found, keras.layers.Layer))
+        or kind in specs.FORBIDDEN_LAYERS
+    ):
         raise ValueError(f"{kind} is no layer of Attar or Keras that a model.json may name")
     return found
 
 
 def make_layer(kind: str, arguments: Mapping[str, Any]) -> Any:
-    """One Keras layer; an argument of the form ``{"<layer name>": {...}}`` becomes a layer (for wrappers)."""
+    """One Keras layer; arguments of the form ``{"<layer name>": {...}}`` become layers (for wrappers)."""
     return layer_class(kind)(**{key: _argument(value) for key, value in arguments.items()})
 
 
 def _argument(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_argument(item) for item in value]
     if isinstance(value, Mapping) and len(value) == 1:
         ((kind, inner),) = value.items()
         if isinstance(inner, Mapping) and (kind in layers.LAYERS or hasattr(keras.layers, kind)):
@@ -220,16 +307,30 @@ def _argument(value: Any) -> Any:
     return value
 
 
-def _chain(tensor: Any, chain: list[tuple[specs.LayerSpec, Any]], spec: specs.ModelSpec) -> Any:
-    """Apply layers one after the other; the first that does not fit is named with the shape it was given."""
-    for layer_spec, layer in chain:
+def chain(
+    tensor: Any, steps: list[tuple[specs.LayerSpec, Any]], spec: specs.ModelSpec, quality: Any = None
+) -> Any:
+    """Apply layers one after the other; the first that does not fit is named with the shape it was given.
+
+    ``quality`` (B,) goes to the layers that ask for it.
+    """
+    for layer_spec, layer in steps:
+        takes_quality = getattr(layer, "takes_quality", False)
+        if takes_quality and quality is None:
+            raise SpecError(
+                spec.name,
+                [f"{layer_spec.path}: only a hyperprior's encoder and decoder are given a quality"],
+            )
         try:
-            tensor = layer(tensor)
-        except Exception as error:  # noqa: BLE001 - Keras raises many kinds for shapes that do not fit
-            fault = f"{layer_spec.path}: does not fit an input of shape {list(tensor.shape[1:])}: {_first_line(error)}"
+            tensor = layer((tensor, quality)) if takes_quality else layer(tensor)
+        except Exception as error:  # Keras raises many kinds for shapes that do not fit
+            given = f"an input of shape {list(tensor.shape[1:])}"
+            fault = f"{layer_spec.path}: does not fit {given}: {_first_line(error)}"
             raise SpecError(spec.name, [fault]) from error
         if not hasattr(tensor, "shape"):
-            raise SpecError(spec.name, [f"{layer_spec.path}: gives {type(tensor).__name__}, expected one tensor"])
+            raise SpecError(
+                spec.name, [f"{layer_spec.path}: gives {type(tensor).__name__}, expected one tensor"]
+            )
     return tensor
 
 
@@ -241,6 +342,6 @@ def _first_line(error: Exception) -> str:
 def parameters(network: Network) -> dict[str, int]:
     """Number of weights in each part."""
     return {
-        part: int(sum(np.prod(v.shape) for v in getattr(network, part).trainable_variables))
-        for part in ("analysis", "synthesis", "prior")
+        name: int(sum(np.prod(v.shape) for v in part.trainable_variables))
+        for name, part in [*network.parts.items(), ("prior", network.prior)]
     }

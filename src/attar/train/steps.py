@@ -1,13 +1,13 @@
 """One training step on each Keras backend: forward, gradient, clipping, Adam, running average of the weights.
 
-``make_step(...)`` gives a :class:`Step`; the trainer knows nothing else of the backend. PyTorch's fused Adam is used on
-PyTorch, because Keras's own costs more than the whole forward and backward pass of a small network there.
+``make_step(...)`` gives a :class:`Step`; the trainer knows nothing else of the backend. On PyTorch, its own
+fused Adam is used: Keras's costs more than forward and backward pass of a small network there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import keras
@@ -26,23 +26,33 @@ class Step(Protocol):
     """A training step, with its state."""
 
     def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
-        """Images (B, H, W, C) uint8 -> the four METRICS of the batch, before the update, as one tensor (4,)."""
+        """Images (B, H, W, C) uint8 -> the four METRICS of the batch before the update, as a tensor (4,)."""
+        ...
 
     def state(self) -> dict[str, np.ndarray]:
         """The optimizer's state (``optimizer/...``) and the averaged weights (``average/...``)."""
+        ...
 
     def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:
         """Take over what :meth:`state` gave. Raises CheckpointError if it does not fit."""
+        ...
 
-    def averaged(self) -> Any:
+    def averaged(self) -> AbstractContextManager[None]:
         """A context in which the network holds the averaged weights."""
+        ...
 
 
-def measure(network: Network, loss: losses.Loss, images: Any, training: bool) -> tuple[Any, Any]:
-    """One pass: images (B, H, W, C) uint8 -> (loss to differentiate, the four METRICS as a tensor (4,))."""
-    forward = network(images, training=training)
+def measure(
+    network: Network, loss: losses.Loss, images: Any, training: bool, quality: float | None = None
+) -> tuple[Any, Any]:
+    """One pass: images (B, H, W, C) uint8 -> (loss to differentiate, the four METRICS as a tensor (4,)).
+
+    ``quality`` (0..1) is for networks of variable rate, which draw one for each image in training.
+    """
+    chosen = {} if quality is None else {"quality": quality}
+    forward = network(images, training=training, **chosen)
     target = ops.cast(images, "float32") / 255.0
-    value, rate = loss(target, forward.regenerated, forward.bits)
+    value, rate = loss(target, forward.regenerated, forward.bits, forward.lambdas)
     regenerated = ops.stop_gradient(forward.regenerated)
     psnr = ops.mean(losses.psnr(target, regenerated))
     ssim = ops.mean(losses.ssim(target, regenerated))
@@ -50,7 +60,12 @@ def measure(network: Network, loss: losses.Loss, images: Any, training: bool) ->
 
 
 def make_step(
-    network: Network, loss: losses.Loss, *, clip_norm: float | None = 1.0, average: float = 0.0, compiled: bool = False
+    network: Network,
+    loss: losses.Loss,
+    *,
+    clip_norm: float | None = 1.0,
+    average: float = 0.0,
+    compiled: bool = False,
 ) -> Step:
     """The training step for the Keras backend in use.
 
@@ -61,11 +76,32 @@ def make_step(
         average: momentum of the running average of the weights (0.999, say); 0 keeps none.
         compiled: compile the step (``torch.compile``, XLA).
     """
-    backends: dict[str, Callable[..., Step]] = {"torch": TorchStep, "tensorflow": TensorFlowStep, "jax": JaxStep}
+    backends: dict[str, Callable[..., Step]] = {
+        "torch": _TorchStep,
+        "tensorflow": _TensorFlowStep,
+        "jax": _JaxStep,
+    }
     return backends[keras.backend.backend()](network, loss, clip_norm, average, compiled)
 
 
-class TorchStep:
+def _trainable(network: Network) -> dict[str, Any]:
+    """What is trained, by its lasting name, in the order of ``network.trainable_variables``."""
+    names = {id(variable): name for name, variable in network.named_variables().items()}
+    return {names[id(variable)]: variable for variable in network.trainable_variables}
+
+
+def _momentum(most: float, done: int) -> float:
+    """The average's momentum after ``done`` steps: less at first, as the first weights are random."""
+    return min(most, (1 + done) / (10 + done))
+
+
+def _check_average(names: Sequence[str], shapes: Sequence[Any], average: Mapping[str, np.ndarray]) -> None:
+    for name, shape in zip(names, shapes, strict=True):
+        if name not in average or average[name].shape != tuple(shape):
+            raise CheckpointError(f"it holds no running average of {name}")
+
+
+class _TorchStep:
     """Eager or compiled PyTorch, on the CPU or on the GPU that Keras chose."""
 
     def __init__(
@@ -74,11 +110,13 @@ class TorchStep:
         import torch
 
         self.torch, self.clip_norm, self.momentum = torch, clip_norm, average
-        self.variables = list(network.trainable_variables)
-        self.weights = [v.value for v in self.variables]
+        trainable = _trainable(network)
+        self.names = list(trainable)
+        self.weights = [variable.value for variable in trainable.values()]
         self.device = self.weights[0].device
         self.optimizer = torch.optim.Adam(self.weights, betas=BETAS, eps=EPSILON, fused=True)
-        self.average = [w.detach().clone() for w in self.weights] if average else []
+        self.average = [weight.detach().clone() for weight in self.weights] if average else []
+        self.done = 0
 
         def forward(images: Any) -> tuple[Any, Any]:
             return measure(network, loss, images, training=True)
@@ -94,38 +132,45 @@ class TorchStep:
             self.torch.nn.utils.clip_grad_norm_(self.weights, self.clip_norm)
         self.optimizer.param_groups[0]["lr"] = learning_rate
         self.optimizer.step()
+        self.done += 1
         if self.average:
             with self.torch.no_grad():
-                self.torch._foreach_lerp_(self.average, self.weights, 1.0 - self._momentum_now())
+                share = 1.0 - _momentum(self.momentum, self.done)
+                self.torch._foreach_lerp_(self.average, self.weights, share)
         return metrics
-
-    def _momentum_now(self) -> float:
-        """The average's momentum, less at first, so that the random first weights are soon forgotten."""
-        done = float(self.optimizer.state[self.weights[0]]["step"])
-        return min(self.momentum, (1 + done) / (10 + done))
 
     def state(self) -> dict[str, np.ndarray]:
         arrays = {}
-        for variable, weight in zip(self.variables, self.weights, strict=True):
+        for name, weight in zip(self.names, self.weights, strict=True):
             for key, value in self.optimizer.state.get(weight, {}).items():
-                arrays[f"optimizer/{variable.path}/{key}"] = value.detach().cpu().numpy()
-        for variable, value in zip(self.variables, self.average, strict=False):
-            arrays[f"average/{variable.path}"] = value.cpu().numpy()
+                arrays[f"optimizer/{name}/{key}"] = value.detach().cpu().numpy()
+        for name, value in zip(self.names, self.average, strict=False):
+            arrays[f"average/{name}"] = value.cpu().numpy()
         return arrays
 
     def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:
-        torch = self.torch
-        for variable, weight in zip(self.variables, self.weights, strict=True):
-            kept = {key: optimizer.get(f"{variable.path}/{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            if any(value is None for value in kept.values()):
-                raise CheckpointError(f"the optimizer's state has nothing for {variable.path}")
-            self.optimizer.state[weight] = {
-                key: torch.tensor(value, device=self.device if key != "step" or self.device.type != "cpu" else "cpu")
-                for key, value in kept.items()
-            }
-        for variable, value in zip(self.variables, self.average, strict=False):
-            with torch.no_grad():
-                value.copy_(torch.tensor(average.get(variable.path, variable.numpy())))
+        torch, moments = self.torch, ("exp_avg", "exp_avg_sq")
+        states = []
+        for name, weight in zip(self.names, self.weights, strict=True):
+            shapes = {"step": (), **dict.fromkeys(moments, tuple(weight.shape))}
+            kept = {key: optimizer[f"{name}/{key}"] for key in shapes if f"{name}/{key}" in optimizer}
+            # A weight that had no gradient yet has no state; half a state is damage.
+            if kept and {key: value.shape for key, value in kept.items()} != shapes:
+                raise CheckpointError(f"the optimizer's state of {name} is incomplete or of another shape")
+            states.append(kept)
+        if not any(states):
+            raise CheckpointError("it holds no state of PyTorch's optimizer")
+        if self.average:
+            _check_average(self.names, [value.shape for value in self.average], average)
+        for weight, kept in zip(self.weights, states, strict=True):
+            if kept:
+                self.optimizer.state[weight] = {
+                    key: torch.tensor(value, dtype=torch.float32, device=self.device)
+                    for key, value in kept.items()
+                }
+        for name, value in zip(self.names, self.average, strict=False):
+            value.copy_(torch.tensor(average[name]))
+        self.done = max(int(kept["step"]) for kept in states if kept)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -152,38 +197,62 @@ class _KerasStep:
     def __init__(
         self, network: Network, loss: losses.Loss, clip_norm: float | None, average: float, compiled: bool
     ) -> None:
-        self.network, self.loss, self.compiled = network, loss, compiled
-        ema = {"use_ema": True, "ema_momentum": average} if average else {}
+        self.network, self.loss, self.momentum, self.compiled = network, loss, average, compiled
         self.optimizer = keras.optimizers.Adam(
-            1e-3, *BETAS, epsilon=EPSILON, global_clipnorm=clip_norm, name="adam", **ema
+            1e-3, *BETAS, epsilon=EPSILON, global_clipnorm=clip_norm, name="adam"
         )
         self.optimizer.build(network.trainable_variables)
+        self.names, self.average = list(_trainable(network)), self._weights() if average else []
+
+    def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
+        self.optimizer.learning_rate = learning_rate
+        metrics = self._step(images)
+        if self.average:
+            share = 1.0 - _momentum(self.momentum, int(self.optimizer.iterations))
+            self.average = [a + share * (w - a) for a, w in zip(self.average, self._weights(), strict=True)]
+        return metrics
+
+    def _step(self, images: np.ndarray) -> Any:
+        raise NotImplementedError
+
+    def _weights(self) -> list[Any]:
+        return [ops.copy(variable.value) for variable in self.network.trainable_variables]
 
     def state(self) -> dict[str, np.ndarray]:
-        return {f"optimizer/{v.path}": np.asarray(ops.convert_to_numpy(v)) for v in self.optimizer.variables}
+        # By position: the names that Keras gives these variables count the layers of the process.
+        arrays = {f"optimizer/{place}": v.numpy() for place, v in enumerate(self.optimizer.variables)}
+        for name, value in zip(self.names, self.average, strict=False):
+            arrays[f"average/{name}"] = ops.convert_to_numpy(value)
+        return {name: np.asarray(value) for name, value in arrays.items()}
 
-    def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:  # noqa: ARG002
-        for variable in self.optimizer.variables:
-            value = optimizer.get(variable.path)
-            if value is None or value.shape != tuple(variable.shape):
-                raise CheckpointError(f"the optimizer's state has nothing for {variable.path}")
-            variable.assign(value)
+    def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:
+        expected = {str(place): tuple(v.shape) for place, v in enumerate(self.optimizer.variables)}
+        if {name: value.shape for name, value in optimizer.items()} != expected:
+            raise CheckpointError("it holds no state of Keras's optimizer for this model")
+        if self.average:
+            _check_average(self.names, [value.shape for value in self.average], average)
+            self.average = [ops.convert_to_tensor(average[name], "float32") for name in self.names]
+        for place, variable in enumerate(self.optimizer.variables):
+            variable.assign(optimizer[str(place)])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        if not self.optimizer.use_ema:
+        if not self.average:
             yield
             return
-        kept = [ops.convert_to_numpy(v) for v in self.network.trainable_variables]
-        self.optimizer.finalize_variable_values(self.network.trainable_variables)
+        kept = self._weights()
+        self._put(self.average)
         try:
             yield
         finally:
-            for variable, value in zip(self.network.trainable_variables, kept, strict=True):
-                variable.assign(value)
+            self._put(kept)
+
+    def _put(self, values: Sequence[Any]) -> None:
+        for variable, value in zip(self.network.trainable_variables, values, strict=True):
+            variable.assign(value)
 
 
-class TensorFlowStep(_KerasStep):
+class _TensorFlowStep(_KerasStep):
     """A ``tf.function`` around a gradient tape."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -199,12 +268,11 @@ class TensorFlowStep(_KerasStep):
 
         self.step = tf.function(step, jit_compile=True if self.compiled else None)
 
-    def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
-        self.optimizer.learning_rate = learning_rate
+    def _step(self, images: np.ndarray) -> Any:
         return self.step(images)
 
 
-class JaxStep(_KerasStep):
+class _JaxStep(_KerasStep):
     """A jitted pure function over the network's and the optimizer's variables."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -213,22 +281,32 @@ class JaxStep(_KerasStep):
 
         def loss_of(trainable: Any, rest: Any, images: Any) -> Any:
             mapping = zip(
-                [*self.network.trainable_variables, *self.network.non_trainable_variables], [*trainable, *rest], strict=True
+                [*self.network.trainable_variables, *self.network.non_trainable_variables],
+                [*trainable, *rest],
+                strict=True,
             )
             with keras.StatelessScope(state_mapping=list(mapping)) as scope:
                 value, metrics = measure(self.network, self.loss, images, training=True)
-            return value, (metrics, [scope.get_current_value(v) for v in self.network.non_trainable_variables])
+            return value, (
+                metrics,
+                [scope.get_current_value(v) for v in self.network.non_trainable_variables],
+            )
 
         def step(trainable: Any, rest: Any, state: Any, images: Any) -> Any:
-            (_, (metrics, rest)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable, rest, images)
+            (_, (metrics, rest)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+                trainable, rest, images
+            )
             trainable, state = self.optimizer.stateless_apply(state, gradients, trainable)
             return metrics, trainable, rest, state
 
         self.step = jax.jit(step)
 
-    def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
-        self.optimizer.learning_rate = learning_rate
-        groups = (self.network.trainable_variables, self.network.non_trainable_variables, self.optimizer.variables)
+    def _step(self, images: np.ndarray) -> Any:
+        groups = (
+            self.network.trainable_variables,
+            self.network.non_trainable_variables,
+            self.optimizer.variables,
+        )
         metrics, *updated = self.step(*([v.value for v in group] for group in groups), images)
         for group, values in zip(groups, updated, strict=True):
             for variable, value in zip(group, values, strict=True):

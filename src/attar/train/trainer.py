@@ -5,20 +5,24 @@
     batches --step--> metrics of the batch --+--> history.csv, TensorBoard, checkpoints, pictures
     validation split --measure_split---------+        (all in one folder, the run)
 
-A run can be killed at any moment: ``last.npz`` holds weights, optimizer, random state, position in the epoch and the
-history, and ``Trainer.resume`` goes on from it to the same numbers.
+A run can be killed at any moment: ``last.npz`` holds weights, optimizer, random state, position in the epoch and
+the history, and ``Trainer.resume`` goes on from it to the same numbers.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -29,11 +33,16 @@ from attar.train.config import TrainConfig
 from attar.train.journal import Journal
 
 BEST, LAST = "best.npz", "last.npz"
+RESULTS = ("history.csv", "curves.png", "regenerated.png")
 CHECK_EVERY = 20  # steps between two looks at the losses; looking makes a GPU wait
 VALIDATION_BATCH = 256  # at most, and not more than about 16 megapixels at once
 
 Row = dict[str, float]
 Watch = Callable[["Progress"], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, raised between two steps, where weights and books agree."""
 
 
 @dataclass
@@ -59,7 +68,37 @@ class Progress:
 
     def means(self) -> dict[str, float]:
         """The epoch's training metrics so far, averaged over its images."""
-        return {name: total / max(self.images, 1) for name, total in zip(steps.METRICS, self.sums, strict=True)}
+        return {
+            name: total / max(self.images, 1) for name, total in zip(steps.METRICS, self.sums, strict=True)
+        }
+
+    @classmethod
+    def from_record(cls, record: Any) -> Progress:
+        """What a checkpoint says, checked. Raises CheckpointError."""
+        try:
+            progress = cls(**record)
+            counts = (
+                progress.epoch,
+                progress.batch,
+                progress.steps_per_epoch,
+                progress.images,
+                progress.waited,
+            )
+            numbers = [*progress.sums, progress.seconds, progress.best or 0.0]
+            numbers += [value for row in progress.history for value in row.values()]
+            sound = (
+                all(type(count) is int and count >= 0 for count in counts)
+                and all(type(number) in (int, float) for number in numbers)
+                and len(progress.sums) == len(steps.METRICS)
+                and len(progress.history) == progress.epoch
+                and len({tuple(row) for row in progress.history}) <= 1
+                and all("val_loss" in row for row in progress.history)
+            )
+        except (TypeError, AttributeError) as error:
+            raise CheckpointError(f"its progress is damaged: {error}") from error
+        if not sound or progress.batch > progress.steps_per_epoch:
+            raise CheckpointError("its progress is damaged")
+        return progress
 
 
 class Trainer:
@@ -69,7 +108,7 @@ class Trainer:
         config: everything that decides the run.
         spec: the model.json.
         data: the data set.
-        run: folder that everything is written to.
+        run: folder that everything is written to; a new run replaces what an earlier one left there.
         checkpoint_path: where the best checkpoint goes; None is ``run/checkpoints/best.npz``.
         log_dir: where TensorBoard's files go; None is ``run/tensorboard``.
         watch: called with the :class:`Progress` after every step (a progress bar).
@@ -91,26 +130,42 @@ class Trainer:
         self.last_path = self.run / "checkpoints" / LAST
         self.log_dir = Path(log_dir) if log_dir else self.run / "tensorboard"
         self.watch = watch or (lambda progress: None)
-        expected = spec.input_shape
-        if any(want is not None and want != got for want, got in zip(expected, data.shape, strict=True)):
-            raise TrainingError(
-                f"the model takes images of {_shape(expected)}, the data set {data.name} has {_shape(data.shape)}"
-            )
         self.network = network.build(
             spec, seed=config.seed, dtype="mixed_bfloat16" if config.bf16 else "float32"
         )
+        self._check_shape()
         self.loss = losses.Loss(config.loss, config.weight, config.alpha, config.lmbda)
-        self.step = steps.make_step(
+        self.step = self._make_step()
+        whole = len(data.train) // config.batch_size or 1
+        self.progress = Progress(steps_per_epoch=config.steps_per_epoch or whole)
+        self.total = config.epochs * self.progress.steps_per_epoch
+        self._began = self._saved = time.monotonic()
+        self._resumed = False
+        self._interrupt = threading.Event()
+
+    def _check_shape(self) -> None:
+        """Refuse images that the model cannot take."""
+        expected, found = self.spec.input_shape, self.data.shape
+        if any(want is not None and want != got for want, got in zip(expected, found, strict=True)):
+            raise TrainingError(
+                f"the model takes images of {_shape(expected)}, the data set {self.data.name} has {_shape(found)}"
+            )
+        multiple = network.geometry(self.network).multiple
+        if any(side % multiple for side in found[:2]):
+            raise TrainingError(
+                f"the model trains on images whose sides are multiples of {multiple}, the data set "
+                f"{self.data.name} has {_shape(found)}: give such a --crop, or --height and --width"
+            )
+
+    def _make_step(self) -> steps.Step:
+        config = self.config
+        return steps.make_step(
             self.network,
             self.loss,
             clip_norm=config.clip_norm or None,
             average=config.average,
             compiled=config.compiled,
         )
-        whole = len(data.train) // config.batch_size or 1
-        self.progress = Progress(steps_per_epoch=config.steps_per_epoch or whole)
-        self.total = config.epochs * self.progress.steps_per_epoch
-        self._began = self._saved = time.monotonic()
 
     def transfer(self, path: str | os.PathLike[str]) -> None:
         """Start from another run's weights (its optimizer and position are left behind).
@@ -119,47 +174,59 @@ class Trainer:
             CheckpointError: if the checkpoint is of another model.
         """
         checkpoint.restore_weights(self.network, checkpoint.load(path), str(path), averaged=True)
-        # The step made its running average from the first weights.
-        self.step = steps.make_step(
-            self.network,
-            self.loss,
-            clip_norm=self.config.clip_norm or None,
-            average=self.config.average,
-            compiled=self.config.compiled,
-        )
+        self.step = self._make_step()  # the old one made its running average from the first weights
 
     def resume(self) -> None:
         """Go on from the run's last checkpoint.
 
         Raises:
-            CheckpointError: if there is none, or it is of another model.
+            CheckpointError: if there is none, or it is of another model, data set or backend.
         """
         kept = checkpoint.load(self.last_path)
+        if kept.record["digest"] != self.spec.digest():
+            raise CheckpointError(
+                f"{self.last_path}: checkpoint of another model: the model.json has changed"
+            )
         checkpoint.restore_weights(self.network, kept, str(self.last_path))
         try:
+            progress = Progress.from_record(kept.record["progress"])
+            if progress.steps_per_epoch != self.progress.steps_per_epoch:
+                raise CheckpointError(
+                    f"an epoch had {progress.steps_per_epoch} steps and now has "
+                    f"{self.progress.steps_per_epoch}: the data set or the options have changed"
+                )
             self.step.restore(kept.part("optimizer"), kept.part("average"))
-            self.progress = Progress(**kept.record["progress"])
-        except (CheckpointError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{self.last_path}: cannot be resumed: {error}") from error
+        except CheckpointError as error:
+            made_on = kept.record.get("backend", "torch")
+            other = (
+                "" if made_on == keras.backend.backend() else f" (it was made with KERAS_BACKEND={made_on})"
+            )
+            raise CheckpointError(f"{self.last_path}: cannot be resumed: {error}{other}") from error
+        self.progress, self._resumed = progress, True
 
     def fit(self) -> Progress:
-        """Train until the last epoch, or until the validation loss stops falling; leave the best weights in the network.
+        """Train until the last epoch, or until the validation loss stops falling; leave the best weights.
 
         Raises:
-            TrainingError: if the loss is no longer finite (with the step and the batch), or the run cannot be written.
-            KeyboardInterrupt: after the state was saved, so that :meth:`resume` goes on.
+            TrainingError: if the loss is no longer finite (with the step and the batch).
+            AttarError: if the run cannot be written.
+            KeyboardInterrupt: at the first Ctrl-C, after the state was saved, so that :meth:`resume` goes on;
+                at a second one at once.
         """
         progress, journal = self.progress, Journal(self.run, self.log_dir)
         journal.begin(self.config, self.spec, self.network, self.data)
+        if not self._resumed:
+            self._forget()
         self._began, self._saved = time.monotonic() - progress.seconds, time.monotonic()
         try:
-            while progress.epoch < self.config.epochs and not self._stopped_early():
-                self.train_epoch()
-                row = self.finish_epoch()
-                journal.epoch(row, progress.history, *self._samples())
-                self._save(self.last_path)
-                self.watch(progress)
-        except KeyboardInterrupt:
+            with _deferred(self._interrupt):
+                while progress.epoch < self.config.epochs and not self._stopped_early():
+                    self.train_epoch()
+                    row = self.finish_epoch()
+                    journal.epoch(row, progress.history, *self._samples())
+                    self._save(self.last_path)
+                    self.watch(progress)
+        except Interrupted:
             self._save(self.last_path)
             raise
         finally:
@@ -167,6 +234,15 @@ class Trainer:
         if self.best_path.exists():
             checkpoint.restore_weights(self.network, checkpoint.load(self.best_path), str(self.best_path))
         return progress
+
+    def _forget(self) -> None:
+        """Remove what an earlier run left, so that nobody resumes or exports it as this one."""
+        own = (self.best_path, self.last_path, *(self.run / name for name in RESULTS))
+        try:
+            for path in own:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{error.filename}: cannot be replaced: {error.strerror}") from error
 
     def _stopped_early(self) -> bool:
         return bool(self.config.patience) and self.progress.waited >= self.config.patience
@@ -184,6 +260,9 @@ class Trainer:
                 if time.monotonic() - self._saved > 60 * self.config.save_minutes:
                     self._save(self.last_path)
             self.watch(progress)
+            if self._interrupt.is_set():
+                self._take_in(pending)
+                raise Interrupted
 
     def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The rest of this epoch's batches; an epoch may be shorter or longer than a pass over the images."""
@@ -204,6 +283,8 @@ class Trainer:
     def _take_in(self, pending: list[tuple[np.ndarray, Any]]) -> None:
         """Add the metrics of the last steps to the epoch's sums; stop at the first loss that is not finite."""
         progress = self.progress
+        if not pending:
+            return
         values = np.stack([np.asarray(ops.convert_to_numpy(metrics), np.float64) for _, metrics in pending])
         for back, ((indices, _), row) in enumerate(zip(pending, values, strict=True)):
             if not np.isfinite(row[0]):
@@ -225,7 +306,7 @@ class Trainer:
         pixels = math.prod(self.data.shape[:2])
         train = progress.means()
         with self.step.averaged():
-            validation = measure_split(self.network, self.loss, self.data.validation)
+            validation = self._validation()
             better = progress.best is None or validation["loss"] < progress.best
             if better:
                 progress.best, progress.waited = validation["loss"], 0
@@ -249,12 +330,25 @@ class Trainer:
                 checkpoint.save(self.best_path, checkpoint.weights(self.network), self._record(validation))
         return row
 
-    def _record(self, validation: Row | None = None) -> dict[str, Any]:
-        from dataclasses import asdict
+    def _validation(self) -> Row:
+        """The validation split's METRICS; an interruption in between finds the epoch still under way."""
+        row = measure_split(self.network, self.loss, self.data.validation, self._stop_here)
+        if not all(map(math.isfinite, row.values())):
+            raise TrainingError(
+                f"the validation loss became {row['loss']} after epoch {self.progress.epoch + 1}, step "
+                f"{self.progress.batch} of {self.progress.steps_per_epoch}; try a lower --learning-rate"
+            )
+        return row
 
+    def _stop_here(self) -> None:
+        if self._interrupt.is_set():
+            raise Interrupted
+
+    def _record(self, validation: Row | None = None) -> dict[str, Any]:
         return {
             "model": self.spec.document,
             "digest": self.spec.digest(),
+            "backend": keras.backend.backend(),
             "config": asdict(self.config),
             "dataset": self.data.description,
             "progress": asdict(self.progress),
@@ -280,30 +374,56 @@ def regenerate(net: network.Network, images: np.ndarray) -> tuple[np.ndarray, np
         return _to_pixels(forward.regenerated), np.asarray(ops.convert_to_numpy(forward.bits)) / 8
 
 
-def measure_split(net: network.Network, loss: losses.Loss, split: datasets.Split) -> Row:
-    """The four METRICS over a split, with rounded latents, averaged over its images."""
+def measure_split(
+    net: network.Network,
+    loss: losses.Loss,
+    split: datasets.Split,
+    between: Callable[[], None] = lambda: None,
+) -> Row:
+    """The four METRICS over a split, with rounded latents, averaged over its images.
+
+    ``between`` is called before every batch, and may raise.
+    """
     totals, count = np.zeros(len(steps.METRICS)), 0
     pixels = math.prod(split.take(np.arange(1)).shape)
     size = max(1, min(VALIDATION_BATCH, (1 << 24) // pixels))
     with _no_gradient():
         for _, images in datasets.batches(split, size):
+            between()
             _, metrics = steps.measure(net, loss, images, training=False)
             totals += np.asarray(ops.convert_to_numpy(metrics), np.float64) * len(images)
             count += len(images)
-    if not np.isfinite(totals).all():
-        raise TrainingError("the validation loss is not finite; try a lower --learning-rate")
     return dict(zip(steps.METRICS, (totals / count).tolist(), strict=True))
+
+
+@contextlib.contextmanager
+def _deferred(interrupt: threading.Event) -> Iterator[None]:
+    """Let the first Ctrl-C only set ``interrupt``; the second one is raised at once.
+
+    A handler that somebody else has set, and threads that get no signals, are left alone.
+    """
+    interrupt.clear()
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def remember(*_: Any) -> None:
+        interrupt.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _to_pixels(values: Any) -> np.ndarray:
     return np.rint(np.clip(ops.convert_to_numpy(values), 0, 1) * 255).astype(np.uint8)
 
 
-def _no_gradient() -> Any:
-    import contextlib
-
-    import keras
-
+def _no_gradient() -> contextlib.AbstractContextManager[Any]:
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     import torch
