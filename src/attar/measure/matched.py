@@ -9,6 +9,7 @@ import numpy as np
 
 from attar.measure import metrics
 from attar.measure.anchors import Absent, Anchor, Pixels, find
+from attar.measure.worker import conform
 
 __all__ = ["Match", "at_equal_ssim"]
 
@@ -67,7 +68,7 @@ def _match(anchor: Anchor, images: Sequence[Pixels], ssim: float) -> Match:
 def _measure(anchor: Anchor, images: Sequence[Pixels], quality: float | None, ssim: float) -> Match:
     originals = np.stack(images)
     files = [anchor.encode(image, quality) for image in images]
-    decoded = np.stack([anchor.decode(data) for data in files])
+    decoded = np.stack([conform(anchor.decode(data), image) for data, image in zip(files, images, strict=True)])
     decibels = metrics.psnr(originals, decoded)
     finite = decibels[np.isfinite(decibels)]
     found = float(np.mean(metrics.ssim(originals, decoded)))
