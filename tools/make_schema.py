@@ -22,8 +22,10 @@ DESCRIPTIONS = {
     "encoder": "The analysis transform: image to latents. One layer is named compressed_representation.",
     "decoder": "The synthesis transform: latents to an image of the input's shape.",
     "hyper_encoder": "Latents to hyper-latents (hyperprior).",
-    "hyper_decoder": "Hyper-latents to the parameters of the latents' prior (hyperprior).",
-    "context": "Latents that are already decoded to the parameters of the next ones' prior.",
+    "hyper_decoder": "Hyper-latents to the latents' means, and features for the context (hyperprior).",
+    "hyper_scales": "Hyper-latents to the indexes of the latents' tables, in integers (hyperprior).",
+    "context": "Means and latents of the first pass to a change of the second pass's means (hyperprior).",
+    "context_scales": "Indexes and symbols of the first pass to a change of the second's, in integers.",
     "discriminator": "For adversarial training: image to a score.",
 }
 NAME = {"$ref": "#/$defs/name"}

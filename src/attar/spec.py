@@ -36,7 +36,14 @@ __all__ = [
 
 LATENT_LAYER = "compressed_representation"
 REQUIRED_BLOCKS = ("encoder", "decoder")
-OPTIONAL_BLOCKS = ("hyper_encoder", "hyper_decoder", "context", "discriminator")
+OPTIONAL_BLOCKS = (
+    "hyper_encoder",
+    "hyper_decoder",
+    "hyper_scales",
+    "context",
+    "context_scales",
+    "discriminator",
+)
 BLOCKS = REQUIRED_BLOCKS + OPTIONAL_BLOCKS
 # Keras layers whose arguments hold code or the path of a program: a model.json is only data.
 FORBIDDEN_LAYERS = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")

@@ -55,7 +55,9 @@ MAIN = ("filters", "units", "kernel_size", "pool_size", "size", "strides", "targ
 SIDE = {  # block of the third column -> (heading, where its input is from, where its output goes)
     "hyper_encoder": ("hyper-analysis", "the latent, before rounding", "hyper-latent, rounded and coded"),
     "hyper_decoder": ("hyper-synthesis", "hyper-latent symbols", "parameters of the prior"),
+    "hyper_scales": ("hyper-synthesis, integers", "hyper-latent symbols", "tables of the first pass"),
     "context": ("context model", "symbols decoded so far", "parameters of the prior"),
+    "context_scales": ("context model, integers", "symbols of the first pass", "tables of the second pass"),
     "discriminator": (
         "discriminator, for training",
         "an original or regenerated image",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from attar import spec as specs
 from attar.codec.files import write_bytes
 from attar.errors import TrainingError
 from attar.measure import metrics
-from attar.train import datasets, pictures
+from attar.train import datasets, pictures, ratedistortion
 from attar.train.config import TrainConfig
 from attar.train.network import Network, parameters
 
@@ -30,6 +30,7 @@ class Journal:
     def __init__(self, run: Path, log_dir: Path) -> None:
         self.run, self.log_dir = run, log_dir
         self.writer: Any = None
+        self.rivals: Mapping[str, ratedistortion.Points] = {}
 
     def begin(self, config: TrainConfig, spec: specs.ModelSpec, network: Network, data: datasets.Dataset) -> None:
         """Write what is known before the first step.
@@ -48,6 +49,8 @@ class Journal:
         self.writer.add_text("model", f"```\n{summary(network)}\n```")
         self.writer.add_text("config", f"```json\n{config.to_json()}```")
         self.writer.add_text("data", data.description)
+        if network.has_qualities:
+            self.rivals = ratedistortion.rivals(data.validation, self.run / "rivals.json")
 
     def epoch(
         self, row: Row, history: Sequence[Row], originals: np.ndarray, regenerated: np.ndarray, sizes: np.ndarray
@@ -67,6 +70,8 @@ class Journal:
         self.writer.flush()
         write_bytes(self.run / "history.csv", history_csv(history).encode())
         pictures.curves(history, self.run / "curves.png")
+        if ratedistortion.points(row):
+            ratedistortion.draw(history, self.rivals, self.run / "rd.png")
         quality = zip(sizes, metrics.psnr(originals, regenerated), metrics.ssim(originals, regenerated), strict=True)
         captions = [f"{size:.0f} bytes, {psnr:.1f} dB, SSIM {ssim:.3f}" for size, psnr, ssim in quality]
         pictures.regenerated(originals, regenerated, captions, self.run / "regenerated.png")

@@ -83,6 +83,11 @@ class Network(keras.Model):
         return Forward(self.synthesis(symbols, training=training), bits, symbols)
 
     @property
+    def has_qualities(self) -> bool:
+        """Whether one model serves a range of rates."""
+        return False
+
+    @property
     def parts(self) -> dict[str, Any]:
         """The Keras models that a bundle holds, by name."""
         return {"analysis": self.analysis, "synthesis": self.synthesis}

@@ -1,0 +1,197 @@
+"""Keras layers of a photo codec: pixel (un)shuffling, gated blocks, gains that the quality chooses.
+
+They run on every Keras backend. Arrays are channels last, (B, H, W, C).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+Shape = tuple[int | None, ...]
+
+
+@keras.saving.register_keras_serializable("attar")
+class PixelUnshuffle(keras.layers.Layer):
+    """Space to depth (Shi et al. 2016, inverted): blocks of ``factor`` x ``factor`` pixels become channels.
+
+    It takes the place of strided convolutions: nothing is lost, and the next 1x1 convolution sees the block.
+    """
+
+    def __init__(self, factor: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factor = _whole(factor, "PixelUnshuffle: factor", 2, 64)
+
+    def call(self, values: Any) -> Any:
+        """(B, H, W, C) -> (B, H / factor, W / factor, factor^2 C)."""
+        batch, height, width, channels = ops.shape(values)
+        n = self.factor
+        blocks = ops.reshape(values, (batch, height // n, n, width // n, n, channels))
+        blocks = ops.transpose(blocks, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(blocks, (batch, height // n, width // n, n * n * channels))
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Raise ValueError for a height or width that the factor does not divide."""
+        batch, height, width, channels = shape
+        n = self.factor
+        if (height or n) % n or (width or n) % n:
+            raise ValueError(f"PixelUnshuffle: {height} x {width} is no multiple of {n} x {n}")
+        return batch, height and height // n, width and width // n, channels and n * n * channels
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("attar")
+class PixelShuffle(keras.layers.Layer):
+    """Depth to space (Shi et al. 2016, arXiv:1609.05158): ``factor^2`` channels become a block of pixels."""
+
+    def __init__(self, factor: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factor = _whole(factor, "PixelShuffle: factor", 2, 64)
+
+    def call(self, values: Any) -> Any:
+        """(B, H, W, factor^2 C) -> (B, factor H, factor W, C)."""
+        batch, height, width, channels = ops.shape(values)
+        n = self.factor
+        blocks = ops.reshape(values, (batch, height, width, n, n, channels // (n * n)))
+        blocks = ops.transpose(blocks, (0, 1, 3, 2, 4, 5))
+        return ops.reshape(blocks, (batch, height * n, width * n, channels // (n * n)))
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Raise ValueError for a number of channels that is no multiple of ``factor^2``."""
+        batch, height, width, channels = shape
+        n = self.factor
+        if channels is None or channels % (n * n):
+            raise ValueError(f"PixelShuffle: {channels} channels are no multiple of {n * n}")
+        return batch, height and height * n, width and width * n, channels // (n * n)
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("attar")
+class GatedBlock(keras.layers.Layer):
+    """1x1 expansion, depthwise convolution, gate, 1x1 projection, added to the input.
+
+    The building block of the fast learned codecs (EVC, Wang et al. 2023, arXiv:2302.05071; DCVC-RT, Jia et
+    al. 2025, arXiv:2502.20762): dense mixing of channels where it is cheap, spatial mixing where it costs
+    nothing, and a gate (a times sigmoid of b) in place of GDN. It costs ``(3 e C + k^2 2 e) C`` MACs a
+    position for C channels, expansion e and kernel k.
+
+    Args:
+        expansion: hidden channels per channel.
+        kernel_size: of the depthwise convolution.
+    """
+
+    def __init__(self, expansion: float = 1.0, kernel_size: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 < expansion <= 16:
+            raise ValueError(f"GatedBlock: expansion is {expansion}, expected above 0 and at most 16")
+        self.expansion = expansion
+        self.kernel_size = _whole(kernel_size, "GatedBlock: kernel_size", 1, 31)
+
+    def build(self, shape: Shape) -> None:
+        """Make the three convolutions for an input (B, H, W, C)."""
+        channels = int(shape[-1] or 0)
+        hidden = max(1, round(self.expansion * channels))
+        policy = self.dtype_policy
+        # A small last projection lets a deep stack begin as the identity.
+        small = keras.initializers.VarianceScaling(0.1)
+        self.expand = keras.layers.Conv2D(2 * hidden, 1, name="expand", dtype=policy)
+        # Keras would count all channels in the fan-in of a depthwise kernel, and begin far too small.
+        lecun = keras.initializers.RandomNormal(stddev=1 / self.kernel_size)
+        self.spread = keras.layers.DepthwiseConv2D(
+            self.kernel_size, padding="same", depthwise_initializer=lecun, name="spread", dtype=policy
+        )
+        self.project = keras.layers.Conv2D(
+            channels, 1, kernel_initializer=small, name="project", dtype=policy
+        )
+        self.expand.build(shape)
+        self.spread.build((*shape[:-1], 2 * hidden))
+        self.project.build((*shape[:-1], hidden))
+
+    def call(self, values: Any) -> Any:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        content, gate = ops.split(self.spread(self.expand(values)), 2, axis=-1)
+        return values + self.project(content * ops.sigmoid(gate))
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """The shape of the input."""
+        return shape
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "expansion": self.expansion, "kernel_size": self.kernel_size}
+
+
+@keras.saving.register_keras_serializable("attar")
+class QualityGain(keras.layers.Layer):
+    """A gain for each channel that depends on the quality: one model for all rates.
+
+    The gain unit of Cui et al. 2021 (arXiv:2003.02012): ``levels`` vectors of gains, interpolated in the
+    logarithm between neighbours for the qualities between. In the encoder gains rise with the quality (finer
+    steps of quantisation), in the decoder they fall.
+
+    Args:
+        levels: number of vectors, from quality 0 to quality 1.
+        lowest: log2 of all gains at quality 0 before training.
+        highest: log2 of all gains at quality 1 before training.
+    """
+
+    takes_quality = True
+
+    def __init__(self, levels: int = 8, lowest: float = -2.0, highest: float = 2.0, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        if not (math.isfinite(lowest) and math.isfinite(highest) and max(abs(lowest), abs(highest)) <= 16):
+            raise ValueError(f"QualityGain: lowest {lowest} and highest {highest}, expected -16 to 16")
+        self.levels = _whole(levels, "QualityGain: levels", 2, 256)
+        self.lowest, self.highest = lowest, highest
+
+    def build(self, shape: Any) -> None:
+        """Make (levels, C) logarithms of gains for the inputs (B, H, W, C) and (B,)."""
+        channels = int(shape[0][-1])
+        line = np.linspace(self.lowest, self.highest, self.levels) * math.log(2.0)
+        start = np.repeat(line[:, None], channels, axis=1).astype("float32")
+        self.log_gains = self.add_weight(
+            name="log_gains", shape=start.shape, initializer=keras.initializers.Constant(start)
+        )
+
+    def call(self, inputs: tuple[Any, Any]) -> Any:
+        """Values (B, H, W, C) and quality (B,) in 0..1 -> values times gains, float32 (B, H, W, C)."""
+        values, quality = inputs
+        levels = np.arange(self.levels, dtype="float32")
+        place = ops.expand_dims(ops.cast(quality, "float32"), -1) * (self.levels - 1.0)  # (B, 1)
+        near = ops.relu(1.0 - ops.abs(place - levels))  # (B, levels): the two neighbours' shares
+        gains = ops.exp(ops.matmul(near, self.log_gains))  # (B, C)
+        return ops.cast(values, "float32") * gains[:, None, None, :]
+
+    def compute_output_shape(self, shape: Any) -> Shape:
+        """The shape of the values."""
+        return tuple(shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        own = {"levels": self.levels, "lowest": self.lowest, "highest": self.highest}
+        return {**super().get_config(), **own}
+
+
+def _whole(value: Any, what: str, lowest: int, highest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise ValueError(f"{what} is {value!r}, expected a whole number from {lowest} to {highest}")
+    return value
+
+
+BLOCKS: Mapping[str, type] = MappingProxyType(
+    {cls.__name__: cls for cls in (PixelUnshuffle, PixelShuffle, GatedBlock, QualityGain)}
+)
+"""Layers of this module that a model.json may name."""

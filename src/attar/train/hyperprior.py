@@ -1,0 +1,372 @@
+"""The network of a model.json with ``"entropy": {"kind": "hyperprior"}``: mean, scale and context.
+
+::
+
+    image, quality --analysis--> y --hyper_analysis--> z --round--> z^ --+--hyper_scales (integers)--> S
+                                                                         +--hyper_means (float)------> M
+    first pass   table S[..:L], mean M[..:L]          r = round(y - mean) where row + column + channel is even
+    second pass  S and |r| --context_scales (integers)--> table;   M and r + mean --context_means--> mean
+    r + mean of both passes = y^ --synthesis, quality--> image
+
+Mean and scale from a hyper-latent: Minnen et al. 2018 (arXiv:1809.02736). Two passes: He et al. 2021
+(arXiv:2103.15306), with a checkerboard that alternates from channel to channel (Li et al. 2022,
+arXiv:2207.05894), so that the first pass touches every position. The residual to the mean is coded, and what
+chooses a table is an integer network of integers: the decoder's own floating-point mean may differ in its
+last bits unnoticed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from attar import spec as specs
+from attar.errors import SpecError
+from attar.train import layers, network
+from attar.train.integer import IntegerConv2D, IntegerDepthwiseConv2D, IntegerInput, straight_through
+from attar.train.network import Forward
+
+OPTIONS = {
+    "kind": "hyperprior",
+    "components": 3,
+    "spread": 3.0,
+    "scales": 64,
+    "smallest_scale": 0.05,
+    "largest_scale": 40.0,
+    "lambda": (0.0012, 0.16),
+}
+"""``components`` and ``spread``: of the hyper-latents' factorized prior. ``scales``: tables for the
+latents, whose logistic scales run from ``smallest_scale`` to ``largest_scale``, evenly in the logarithm.
+``lambda``: weights of the distortion at quality 0 and 1 (255^2 MSE per bit per pixel); equal ones make a
+model of a single rate."""
+BLOCKS = ("hyper_encoder", "hyper_decoder", "hyper_scales")
+CONTEXT_BLOCKS = ("context", "context_scales")
+DEFAULT_QUALITY = 49 / 99
+"""What is validated where nobody names a quality: that of ``attar compress``, 50 of 1..100."""
+
+
+@keras.saving.register_keras_serializable("attar")
+class HyperNetwork(network.Network):
+    """All networks and the prior of one model.json, as one Keras model. Use
+    :func:`attar.train.network.build`."""
+
+    def __init__(
+        self,
+        spec: specs.ModelSpec,
+        parts: Mapping[str, Any],
+        prior: Any,
+        options: Mapping[str, Any],
+        seed: int | None,
+    ) -> None:
+        super().__init__(spec, parts["analysis"], parts["synthesis"], prior, seed)
+        self.hyper_analysis = parts["hyper_analysis"]
+        self.hyper_scales = parts["hyper_scales"]
+        self.hyper_means = parts["hyper_means"]
+        self.context_scales = parts.get("context_scales")
+        self.context_means = parts.get("context_means")
+        self.options = dict(options)
+        self.random = keras.random.SeedGenerator(seed)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """The networks that a bundle holds, by name."""
+        names = (
+            "analysis",
+            "hyper_analysis",
+            "hyper_scales",
+            "hyper_means",
+            "context_scales",
+            "context_means",
+        )
+        found = {name: getattr(self, name) for name in (*names, "synthesis")}
+        return {name: part for name, part in found.items() if part is not None}
+
+    @property
+    def latent_channels(self) -> int:
+        """L, channels of the latent."""
+        return int(self.analysis.output_shape[-1])
+
+    @property
+    def has_qualities(self) -> bool:
+        """Whether one model serves a range of rates."""
+        low, high = self.options["lambda"]
+        return bool(high > low)
+
+    @property
+    def integer_layers(self) -> list[Any]:
+        """Every integer layer."""
+        kinds = (IntegerConv2D, IntegerDepthwiseConv2D)
+        parts = [self.hyper_scales, *([self.context_scales] if self.context_scales else [])]
+        return [layer for part in parts for layer in part.layers if isinstance(layer, kinds)]
+
+    def lambdas(self, quality: Any) -> Any:
+        """Quality (B,) in 0..1 -> lambda (B,)."""
+        low, high = self.options["lambda"]
+        return ops.exp(quality * math.log(high / low) + math.log(low))
+
+    def call(self, images: Any, training: bool = False, quality: Any = None) -> Forward:
+        """Images (B, H, W, C) uint8 and quality (B,), drawn in training when None -> :class:`Forward`."""
+        batch = images.shape[0]
+        if quality is None:
+            draw = training and self.has_qualities
+            quality = self._uniform((batch,)) if draw else ops.full((batch,), DEFAULT_QUALITY, "float32")
+        elif isinstance(quality, float):
+            quality = ops.full((batch,), quality, "float32")
+        latent = ops.cast(self.analysis([images, quality], training=training), "float32")
+        hyper = ops.cast(self.hyper_analysis(latent, training=training), "float32")
+        rounded, noisy = self._quantise(hyper, training)
+        bits = _total(self.prior(noisy))
+        found, latent_bits, symbols = self._passes(latent, rounded, training)
+        image = self.synthesis([found, quality], training=training)
+        return Forward(image, bits + latent_bits, symbols, self.lambdas(quality))
+
+    def _passes(self, latent: Any, hyper: Any, training: bool) -> tuple[Any, Any, Any]:
+        """Latent as the decoder gets it (B, h, w, L), its bits (B,), and the symbols (B, h, w, L)."""
+        channels = self.latent_channels
+        scales, means = (
+            self.hyper_scales(hyper, training=training),
+            self.hyper_means(hyper, training=training),
+        )
+        index, mean = scales[..., :channels], ops.cast(means[..., :channels], "float32")
+        rounded, noisy = self._quantise(latent - mean, training)
+        bits = self.bits(noisy, index)
+        if self.context_scales is None:
+            return rounded + mean, _total(bits), rounded
+        first = ops.convert_to_tensor(checkerboard(*latent.shape[1:]))
+        symbols = first * rounded
+        found = symbols + first * mean
+        index = self.context_scales([scales, symbols], training=training)
+        mean = ops.cast(self.context_means([means, found], training=training), "float32")
+        rounded, noisy = self._quantise(latent - mean, training)
+        bits = first * bits + (1 - first) * self.bits(noisy, index)
+        return found + (1 - first) * (rounded + mean), _total(bits), symbols + (1 - first) * rounded
+
+    def bits(self, residuals: Any, index: Any) -> Any:
+        """Bits of residuals under a logistic of the scale that ``index`` (0..scales - 1) names; all one
+        shape."""
+        inverse = ops.exp(-(index * self.scale_step + math.log(self.options["smallest_scale"])))
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)) keeps its digits in the tails.
+        mass = (
+            ops.log_sigmoid((0.5 + residuals) * inverse)
+            + ops.log_sigmoid((0.5 - residuals) * inverse)
+            + ops.log(-ops.expm1(-inverse))
+        )
+        return mass * (-1.0 / math.log(2.0))
+
+    @property
+    def scale_step(self) -> float:
+        """Distance of two scales in the natural logarithm."""
+        ratio = self.options["largest_scale"] / self.options["smallest_scale"]
+        return math.log(ratio) / (self.options["scales"] - 1)
+
+    def scale_probabilities(self, minimum: int, maximum: int) -> np.ndarray:
+        """Probability of every integer in minimum..maximum at each scale, float64 (scales, count)."""
+        scale = self.options["smallest_scale"] * np.exp(self.scale_step * np.arange(self.options["scales"]))
+        left = -np.abs(np.arange(minimum, maximum + 1, dtype=np.float64))[None]
+        sigmoid = [0.5 * (1 + np.tanh(0.5 * (left + side) / scale[:, None])) for side in (0.5, -0.5)]
+        return np.asarray(sigmoid[0] - sigmoid[1])
+
+    def shapes(self, size: int) -> tuple[Any, Any]:
+        """Shapes of latent and regenerated image of a square image; ValueError where they do not fit
+        together."""
+        channels, level = self.spec.input_shape[2], (1,)
+        latent = self.analysis.compute_output_shape([(1, size, size, channels), level])
+        hyper = self.hyper_analysis.compute_output_shape(latent)
+        for part in (self.hyper_scales, self.hyper_means):
+            if tuple(part.compute_output_shape(hyper))[:3] != tuple(latent)[:3]:
+                raise ValueError(f"{part.name} does not give the latent's height and width back")
+        return latent, self.synthesis.compute_output_shape([latent, level])
+
+    def _quantise(self, values: Any, training: bool) -> tuple[Any, Any]:
+        rounded = ops.round(values)
+        if not training:
+            return rounded, rounded
+        return straight_through(rounded, values), values + self._uniform(tuple(values.shape)) - 0.5
+
+    def _uniform(self, shape: tuple[int, ...]) -> Any:
+        return keras.random.uniform(shape, 0.0, 1.0, dtype="float32", seed=self.random)
+
+
+def checkerboard(height: int, width: int, channels: int) -> np.ndarray:
+    """1 for the elements of the first pass, even row + column + channel; float32 (height, width,
+    channels)."""
+    row, column, channel = np.ogrid[:height, :width, :channels]
+    return ((row + column + channel) % 2 == 0).astype(np.float32)
+
+
+def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:
+    """Build the network; :func:`attar.train.network.build` calls this. Raises SpecError."""
+    options = _options(spec)
+    chains, chain = network.make_layers(spec), network.chain
+    with network.policy(dtype):
+        image = keras.Input(spec.input_shape, name="image", dtype="uint8")
+        quality = keras.Input((), name="quality", dtype="float32")
+        parts: dict[str, Any] = {}
+
+        def part(name: str, inputs: Any, output: Any) -> Any:
+            parts[name] = keras.Model(inputs, output, name=name)
+            return output
+
+        def given(shape: Any, name: str) -> Any:
+            return keras.Input(tuple(shape)[1:], name=name, dtype="float32")
+
+        unit = layers.PixelsToUnit(name="pixels_to_unit")(image)
+        latent = part("analysis", [image, quality], chain(unit, chains["encoder"], spec, quality))
+        values = given(latent.shape, "latent")
+        hyper = part("hyper_analysis", values, chain(values, chains["hyper_encoder"], spec))
+        z = given(hyper.shape, "hyper_symbols")
+        scales = chain(IntegerInput(name="hyper_input")(z), chains["hyper_scales"], spec)
+        scales = part("hyper_scales", z, scales)
+        z = given(hyper.shape, "hyper_symbols")
+        means = part("hyper_means", z, chain(z, chains["hyper_decoder"], spec))
+        channels = int(latent.shape[-1])
+        _check_widths(spec, channels, scales, means, options)
+        if "context" in chains:
+            known, symbols = given(scales.shape, "scales"), given(latent.shape, "symbols")
+            magnitude = IntegerInput(magnitude=True, name="context_input")(symbols)
+            delta = chain(
+                keras.layers.Concatenate(name="context_scales_input", dtype="float32")([known, magnitude]),
+                chains["context_scales"],
+                spec,
+            )
+            part(
+                "context_scales",
+                [known, symbols],
+                AddIndex(options["scales"], name="context_index")([known, delta]),
+            )
+            known, found = given(means.shape, "means"), given(latent.shape, "found")
+            shift = chain(
+                keras.layers.Concatenate(name="context_input_means")([known, found]), chains["context"], spec
+            )
+            part("context_means", [known, found], AddMean(name="context_mean")([known, shift]))
+            _check_context(spec, channels, delta, shift)
+        values = given(latent.shape, "latent")
+        out = chain(values, chains["decoder"], spec, quality)
+        part("synthesis", [values, quality], layers.ClipToUnit(name="clip_to_unit", dtype="float32")(out))
+    prior = layers.FactorizedPrior(options["components"], options["spread"], name="prior")
+    prior.build(hyper.shape)
+    return HyperNetwork(spec, parts, prior, options, seed)
+
+
+@keras.saving.register_keras_serializable("attar")
+class AddIndex(keras.layers.Layer):
+    """Table indexes of the first pass plus what the context adds, kept to 0..scales - 1; integers."""
+
+    def __init__(self, scales: int, **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.scales = scales
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Scales (B, h, w, L + E) and delta (B, h, w, L) -> indexes (B, h, w, L)."""
+        scales, delta = inputs
+        total = scales[..., : delta.shape[-1]] + delta
+        inside = ops.clip(total, 0, self.scales - 1)
+        return straight_through(inside, total) if training else inside
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        """The shape of the delta."""
+        return tuple(shape[1])
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "scales": self.scales}
+
+
+@keras.saving.register_keras_serializable("attar")
+class AddMean(keras.layers.Layer):
+    """Means of the first pass plus what the context adds, float32."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+
+    def call(self, inputs: Any) -> Any:
+        """Means (B, h, w, L + E) and shift (B, h, w, L) -> means (B, h, w, L)."""
+        means, shift = inputs
+        return means[..., : shift.shape[-1]] + shift
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        """The shape of the shift."""
+        return tuple(shape[1])
+
+
+def _total(bits: Any) -> Any:
+    return ops.sum(bits, axis=(1, 2, 3))
+
+
+def _options(spec: specs.ModelSpec) -> dict[str, Any]:
+    """The ``entropy`` object over its defaults, checked, and that the blocks are there."""
+    options = {**OPTIONS, **spec.entropy}
+    faults = [
+        f"entropy.{key}: unknown key, expected one of {', '.join(OPTIONS)}"
+        for key in options
+        if key not in OPTIONS
+    ]
+    faults += [
+        f"the block {name} is missing, which a hyperprior needs" for name in BLOCKS if name not in spec.blocks
+    ]
+    if sum(name in spec.blocks for name in CONTEXT_BLOCKS) == 1:
+        faults.append(f"expected both blocks {' and '.join(CONTEXT_BLOCKS)}, or none of them")
+    for key, lowest, highest in (("components", 1, 16), ("scales", 2, 256)):
+        value = options[key]
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+            faults.append(f"entropy.{key}: {value!r}, expected a whole number from {lowest} to {highest}")
+    numbers = {key: options[key] for key in ("spread", "smallest_scale", "largest_scale")}
+    ends = options["lambda"] if isinstance(options["lambda"], (list, tuple)) else (None,)
+    numbers |= {f"lambda[{i}]": end for i, end in enumerate(ends)}
+    wrong = [key for key, value in numbers.items() if not _positive(value)]
+    faults += [f"entropy.{key}: {numbers[key]!r}, expected a number above 0 and below 10000" for key in wrong]
+    if not wrong and (len(ends) != 2 or ends[0] > ends[1]):
+        faults.append(f"entropy.lambda: {options['lambda']!r}, expected [lowest, highest]")
+    if not wrong and options["smallest_scale"] >= options["largest_scale"]:
+        faults.append("entropy.smallest_scale: expected less than largest_scale")
+    if faults:
+        raise SpecError(spec.name, faults)
+    return options
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e4
+
+
+def _check_widths(
+    spec: specs.ModelSpec, channels: int, scales: Any, means: Any, options: Mapping[str, Any]
+) -> None:
+    """Both hyper blocks give the latent's channels at least, and what chooses a table is made of integers."""
+    faults = [
+        f"{spec.blocks[block][-1].path}: gives {tensor.shape[-1]} channels, "
+        f"expected at least the latent's {channels}"
+        for block, tensor in (("hyper_scales", scales), ("hyper_decoder", means))
+        if len(tensor.shape) != 4 or int(tensor.shape[-1]) < channels
+    ]
+    for block in ("hyper_scales", "context_scales"):
+        allowed = ("IntegerConv2D", "IntegerDepthwiseConv2D", "PixelShuffle", "PixelUnshuffle")
+        faults += [
+            f"{layer.path}: only {', '.join(allowed)} compute in integers and may choose a table"
+            for layer in spec.blocks.get(block, ())
+            if layer.kind not in allowed
+        ]
+    last = spec.blocks["hyper_scales"][-1]
+    if (last.arguments.get("minimum", 0), last.arguments.get("maximum")) != (0, options["scales"] - 1):
+        faults.append(
+            f"{last.path}: expected minimum 0 and maximum {options['scales'] - 1}, "
+            "one less than entropy.scales"
+        )
+    if faults:
+        raise SpecError(spec.name, faults)
+
+
+def _check_context(spec: specs.ModelSpec, channels: int, delta: Any, shift: Any) -> None:
+    faults = [
+        f"{spec.blocks[block][-1].path}: gives {tensor.shape[-1]} channels, expected the latent's {channels}"
+        for block, tensor in (("context_scales", delta), ("context", shift))
+        if int(tensor.shape[-1]) != channels
+    ]
+    if faults:
+        raise SpecError(spec.name, faults)
