@@ -5,8 +5,8 @@
     batches --step--> metrics of the batch --+--> history.csv, TensorBoard, checkpoints, pictures
     validation split --measure_split---------+        (all in one folder, the run)
 
-A run can be killed at any moment: ``last.npz`` holds weights, optimizer, random state, position in the epoch and
-the history, and ``Trainer.resume`` goes on from it to the same numbers.
+A run can be killed at any moment: ``last.npz`` holds weights, optimizer, random state, position in the epoch
+and the history, and ``Trainer.resume`` goes on from it to the same numbers.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,77 +27,18 @@ from keras import ops
 
 from attar import spec as specs
 from attar.errors import CheckpointError, TrainingError
-from attar.train import checkpoint, datasets, losses, network, steps
+from attar.train import checkpoint, datasets, losses, network, ratedistortion, steps
 from attar.train.config import TrainConfig
+from attar.train.interrupt import Interrupted, deferred
 from attar.train.journal import Journal
+from attar.train.progress import Progress, Row
 
 BEST, LAST = "best.npz", "last.npz"
 RESULTS = ("history.csv", "curves.png", "regenerated.png")
 CHECK_EVERY = 20  # steps between two looks at the losses; looking makes a GPU wait
 VALIDATION_BATCH = 256  # at most, and not more than about 16 megapixels at once
 
-Row = dict[str, float]
-Watch = Callable[["Progress"], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, raised between two steps, where weights and books agree."""
-
-
-@dataclass
-class Progress:
-    """Where a run is: handed to the watcher after every step, and part of every checkpoint."""
-
-    epoch: int = 0
-    """Finished epochs."""
-    batch: int = 0
-    """Finished steps of the epoch under way."""
-    steps_per_epoch: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * len(steps.METRICS))
-    """Sums over the epoch's images of the four METRICS."""
-    images: int = 0
-    """Images seen in the epoch under way."""
-    seconds: float = 0.0
-    """Time spent in finished epochs and in this one."""
-    best: float | None = None
-    """Lowest validation loss so far."""
-    waited: int = 0
-    """Epochs since the best."""
-    history: list[Row] = field(default_factory=list)
-
-    def means(self) -> dict[str, float]:
-        """The epoch's training metrics so far, averaged over its images."""
-        return {
-            name: total / max(self.images, 1) for name, total in zip(steps.METRICS, self.sums, strict=True)
-        }
-
-    @classmethod
-    def from_record(cls, record: Any) -> Progress:
-        """What a checkpoint says, checked. Raises CheckpointError."""
-        try:
-            progress = cls(**record)
-            counts = (
-                progress.epoch,
-                progress.batch,
-                progress.steps_per_epoch,
-                progress.images,
-                progress.waited,
-            )
-            numbers = [*progress.sums, progress.seconds, progress.best or 0.0]
-            numbers += [value for row in progress.history for value in row.values()]
-            sound = (
-                all(type(count) is int and count >= 0 for count in counts)
-                and all(type(number) in (int, float) for number in numbers)
-                and len(progress.sums) == len(steps.METRICS)
-                and len(progress.history) == progress.epoch
-                and len({tuple(row) for row in progress.history}) <= 1
-                and all("val_loss" in row for row in progress.history)
-            )
-        except (TypeError, AttributeError) as error:
-            raise CheckpointError(f"its progress is damaged: {error}") from error
-        if not sound or progress.batch > progress.steps_per_epoch:
-            raise CheckpointError("its progress is damaged")
-        return progress
+Watch = Callable[[Progress], None]
 
 
 class Trainer:
@@ -148,7 +88,8 @@ class Trainer:
         expected, found = self.spec.input_shape, self.data.shape
         if any(want is not None and want != got for want, got in zip(expected, found, strict=True)):
             raise TrainingError(
-                f"the model takes images of {_shape(expected)}, the data set {self.data.name} has {_shape(found)}"
+                f"the model takes images of {_shape(expected)}, "
+                f"the data set {self.data.name} has {_shape(found)}"
             )
         multiple = network.geometry(self.network).multiple
         if any(side % multiple for side in found[:2]):
@@ -189,12 +130,7 @@ class Trainer:
             )
         checkpoint.restore_weights(self.network, kept, str(self.last_path))
         try:
-            progress = Progress.from_record(kept.record["progress"])
-            if progress.steps_per_epoch != self.progress.steps_per_epoch:
-                raise CheckpointError(
-                    f"an epoch had {progress.steps_per_epoch} steps and now has "
-                    f"{self.progress.steps_per_epoch}: the data set or the options have changed"
-                )
+            progress = Progress.from_record(kept.record["progress"], self.progress.steps_per_epoch)
             self.step.restore(kept.part("optimizer"), kept.part("average"))
         except CheckpointError as error:
             made_on = kept.record.get("backend", "torch")
@@ -219,7 +155,7 @@ class Trainer:
             self._forget()
         self._began, self._saved = time.monotonic() - progress.seconds, time.monotonic()
         try:
-            with _deferred(self._interrupt):
+            with deferred(self._interrupt):
                 while progress.epoch < self.config.epochs and not self._stopped_early():
                     self.train_epoch()
                     row = self.finish_epoch()
@@ -281,7 +217,7 @@ class Trainer:
                     return
 
     def _take_in(self, pending: list[tuple[np.ndarray, Any]]) -> None:
-        """Add the metrics of the last steps to the epoch's sums; stop at the first loss that is not finite."""
+        """Add the metrics of the last steps to the epoch's sums; stop at a loss that is not finite."""
         progress = self.progress
         if not pending:
             return
@@ -292,8 +228,9 @@ class Trainer:
                 names = ", ".join(self.data.train.name(int(i)) for i in indices[:4])
                 more = f" and {len(indices) - 4} more" if len(indices) > 4 else ""
                 raise TrainingError(
-                    f"the loss became {row[0]} at epoch {progress.epoch + 1}, step {batch} of {progress.steps_per_epoch} "
-                    f"(images {names}{more}); try a lower --learning-rate or --clip-norm"
+                    f"the loss became {row[0]} at epoch {progress.epoch + 1}, "
+                    f"step {batch} of {progress.steps_per_epoch} (images {names}{more}); "
+                    f"try a lower --learning-rate or --clip-norm"
                 )
             progress.images += len(indices)
             for position, value in enumerate(row):
@@ -301,7 +238,7 @@ class Trainer:
         progress.seconds = time.monotonic() - self._began
 
     def finish_epoch(self) -> Row:
-        """Validate, keep the checkpoint if it is the best, and begin the next epoch; the finished one's row."""
+        """Validate, keep the checkpoint if it is the best, begin the next epoch; gives the row."""
         progress, config = self.progress, self.config
         pixels = math.prod(self.data.shape[:2])
         train = progress.means()
@@ -320,7 +257,7 @@ class Trainer:
                 "learning_rate": config.rate_at(position - 1, self.total),
                 **train,
                 "bytes": train["rate"] * pixels / 8,
-                **{f"val_{name}": value for name, value in validation.items()},
+                **{n if n.startswith("rd_") else f"val_{n}": value for n, value in validation.items()},
                 "val_bytes": validation["rate"] * pixels / 8,
             }
             progress.history.append(row)
@@ -332,7 +269,11 @@ class Trainer:
 
     def _validation(self) -> Row:
         """The validation split's METRICS; an interruption in between finds the epoch still under way."""
-        row = measure_split(self.network, self.loss, self.data.validation, self._stop_here)
+        split, check = self.data.validation, self._stop_here
+        if self.network.has_qualities:
+            row = ratedistortion.measure(lambda q: measure_split(self.network, self.loss, split, check, q))
+        else:
+            row = measure_split(self.network, self.loss, split, check)
         if not all(map(math.isfinite, row.values())):
             raise TrainingError(
                 f"the validation loss became {row['loss']} after epoch {self.progress.epoch + 1}, step "
@@ -360,7 +301,7 @@ class Trainer:
         self._saved = time.monotonic()
 
     def _samples(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A few validation images and their regenerations, uint8 (N, H, W, C), and the bytes of their latents (N,)."""
+        """A few validation images, their regenerations, uint8 (N, H, W, C), and their latents' bytes (N,)."""
         split = self.data.validation
         originals = split.take(np.arange(min(8, len(split))))
         with self.step.averaged():
@@ -368,7 +309,7 @@ class Trainer:
 
 
 def regenerate(net: network.Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (B, H, W, C) uint8 -> what a file of each would give back, uint8, and its estimated bytes of latents (B,)."""
+    """Images (B, H, W, C) uint8 -> what a file of each gives back, uint8, and bytes of its latents (B,)."""
     with _no_gradient():
         forward = net(images, training=False)
         return _to_pixels(forward.regenerated), np.asarray(ops.convert_to_numpy(forward.bits)) / 8
@@ -379,10 +320,11 @@ def measure_split(
     loss: losses.Loss,
     split: datasets.Split,
     between: Callable[[], None] = lambda: None,
+    quality: float | None = None,
 ) -> Row:
     """The four METRICS over a split, with rounded latents, averaged over its images.
 
-    ``between`` is called before every batch, and may raise.
+    ``between`` is called before every batch, and may raise. ``quality``: of a network of variable rate.
     """
     totals, count = np.zeros(len(steps.METRICS)), 0
     pixels = math.prod(split.take(np.arange(1)).shape)
@@ -390,33 +332,10 @@ def measure_split(
     with _no_gradient():
         for _, images in datasets.batches(split, size):
             between()
-            _, metrics = steps.measure(net, loss, images, training=False)
+            _, metrics = steps.measure(net, loss, images, training=False, quality=quality)
             totals += np.asarray(ops.convert_to_numpy(metrics), np.float64) * len(images)
             count += len(images)
     return dict(zip(steps.METRICS, (totals / count).tolist(), strict=True))
-
-
-@contextlib.contextmanager
-def _deferred(interrupt: threading.Event) -> Iterator[None]:
-    """Let the first Ctrl-C only set ``interrupt``; the second one is raised at once.
-
-    A handler that somebody else has set, and threads that get no signals, are left alone.
-    """
-    interrupt.clear()
-    ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-
-    def remember(*_: Any) -> None:
-        interrupt.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, remember)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _to_pixels(values: Any) -> np.ndarray:
