@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import AvifImagePlugin, Image, features
 
-from attar.errors import AttarError, BundleError, ModelMissingError
+from attar.errors import AttarError
 from attar.plainjson import nearest
 
 __all__ = ["EXAMPLES", "Absent", "Anchor", "Pixels", "Scale", "check_quality", "find", "split_names"]
@@ -340,7 +340,7 @@ def _attar(name: str, model: str) -> Anchor | Absent:
 
     try:
         codec = attar.load(model, threads=1)
-    except (ModelMissingError, BundleError) as error:
+    except AttarError as error:
         return Absent(name, str(error))
     manifest = codec.bundle.manifest
     scale = None

@@ -108,10 +108,9 @@ def machine() -> dict[str, Any]:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
-        "cores": cores,
+        "cores": os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "libraries": versions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -148,7 +149,7 @@ def benchmark(
             plan,
             folder,
             repeats=options["repeats"],
-            jobs=jobs or _cores(),
+            jobs=jobs or os.cpu_count() or 1,
             command=command,
             progress=step,
         )
@@ -226,7 +227,11 @@ def _installed() -> list[str]:
 
     found = []
     for name, path in bundle.installed().items():
-        if bundle.read(path).manifest.size is None:
+        try:
+            fits = bundle.read(path).manifest.size is None
+        except AttarError:
+            fits = True  # the plan then names it as absent, with the reason
+        if fits:
             found.append(f"attar:{name}")
     return found
 
@@ -272,12 +277,6 @@ def _check_reference(reference: str | None, plan: Plan, published: Sequence[Curv
         raise click.UsageError(f"--reference {reference!r} is none of {', '.join(names)}{hint}")
 
 
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def _steps(total: int, label: str, quiet: bool) -> Iterator[Callable[[int, int, str], None]]:
     """The shared progress bar behind the ``(done, total, what)`` callback of attar.measure."""
@@ -302,7 +301,8 @@ def _print_table(summary: dict[str, Any]) -> None:
     }
     names = [codec["name"] for codec in summary["codecs"]]
     width = max(map(len, [*names, "codec"]))
-    click.echo(f"{'codec':{width}}  points  BD-rate PSNR  BD-rate MS-SSIM   (against {summary['reference']})")
+    against = f"   (against {summary['reference']})" if summary["reference"] else ""
+    click.echo(f"{'codec':{width}}  points  BD-rate PSNR  BD-rate MS-SSIM{against}")
     for codec in summary["codecs"]:
         cells = [rates.get((codec["name"], metric)) for metric in ("psnr", "ms_ssim")]
         shown = ["-" if rate is None else f"{rate:+.1f} %" for rate in cells]
