@@ -7,10 +7,11 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import onnxruntime
@@ -22,32 +23,56 @@ HALF_FROM = 1024  # smaller tensors (biases, scales) stay float32: nothing is wo
 
 
 def to_onnx(model: Any, example: np.ndarray, output: str) -> bytes:
-    """One Keras model as the bytes of an ONNX graph; the input keeps its Keras name, the output is called ``output``.
+    """One Keras model as the bytes of an ONNX graph, whose input keeps its Keras name.
 
     Args:
         model: a Keras model with one input and one output.
-        example: an input (B, ...) of the right type; it is run once, which fixes what Keras needs to know.
+        example: an input (B, ...) of the right type, and of a size that the model is made for.
         output: name of the graph's output.
 
     Raises:
-        ExportError: if Keras cannot export the model on this backend.
+        ExportError: if the model cannot be exported on this backend.
     """
-    model(example)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
             with silence():
-                model.export(str(path), format="onnx", verbose=False)
+                _export(model, example, path)
             graph = onnx.load(path)
-        except Exception as error:  # noqa: BLE001 - the exporters of three backends raise anything
-            raise ExportError(f"{model.name}: Keras cannot export it to ONNX: {error}") from error
-    _rename(graph, graph.graph.output[0].name, output)
-    _rename(graph, graph.graph.input[0].name, model.inputs[0].name)
-    return folded(graph.SerializeToString())
+            _rename(graph, graph.graph.output[0].name, output)
+            _rename(graph, graph.graph.input[0].name, model.inputs[0].name)
+            return folded(graph.SerializeToString())
+        except Exception as error:  # the exporters of three backends, and ONNX itself, raise anything
+            raise ExportError(f"{model.name}: cannot be exported to ONNX: {_first_line(error)}") from error
+
+
+def _export(model: Any, example: np.ndarray, path: Path) -> None:
+    if keras.backend.backend() != "torch":
+        model(example)  # which fixes what Keras needs to know
+        model.export(str(path), format="onnx", verbose=False)
+        return
+    import torch
+
+    # Not by Keras, which traces open heights and widths as 1: strided convolutions would then pad every image
+    # as one of odd size.
+    name = model.inputs[0].name
+    axes = {axis: f"{name}_{axis}" for axis, size in enumerate(model.inputs[0].shape) if size is None}
+    torch.onnx.export(
+        model.eval(),
+        (keras.ops.convert_to_tensor(example),),
+        str(path),
+        input_names=[name],
+        dynamic_axes={name: axes},
+        dynamo=False,  # the other exporter loses track of open sizes in Keras's convolutions
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0][:300]
 
 
 def folded(graph: bytes) -> bytes:
-    """The graph with constants folded and dead nodes gone, in standard ONNX operators only (ONNX Runtime's basic level)."""
+    """The graph with constants folded and dead nodes gone, in standard ONNX operators only."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "folded.onnx"
         options = onnxruntime.SessionOptions()
@@ -68,7 +93,7 @@ def folded(graph: bytes) -> bytes:
 
 
 def halved(graph: bytes) -> bytes:
-    """The graph with its large weights stored as float16 behind a Cast: half the bytes, computed in float32 as before."""
+    """The graph with large weights stored as float16 behind a Cast: half the bytes, computed in float32."""
     model = onnx.load_from_string(graph)
     casts = []
     for weight in model.graph.initializer:
@@ -89,7 +114,7 @@ def runner(graph: bytes, threads: int | None = None) -> Callable[[np.ndarray], n
     """A function that runs a one-input, one-output graph."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    if threads:
+    if threads is not None:
         options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
@@ -110,7 +135,7 @@ def _rename(model: onnx.ModelProto, old: str, new: str) -> None:
 
 
 @contextlib.contextmanager
-def silence() -> Any:
+def silence() -> Iterator[None]:
     """Keep the exporters' chatter off the terminal; what matters comes as an exception."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,16 @@ class Journal:
         self.writer: Any = None
         self.rivals: Mapping[str, ratedistortion.Points] = {}
 
-    def begin(self, config: TrainConfig, spec: specs.ModelSpec, network: Network, data: datasets.Dataset) -> None:
+    def begin(
+        self, config: TrainConfig, spec: specs.ModelSpec, network: Network, data: datasets.Dataset
+    ) -> None:
         """Write what is known before the first step.
 
         Raises:
             AttarError: if the folder cannot be written.
         """
+        for folder in (self.run, self.log_dir):
+            check_folder(folder)
         try:
             self.run.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -53,12 +58,17 @@ class Journal:
             self.rivals = ratedistortion.rivals(data.validation, self.run / "rivals.json")
 
     def epoch(
-        self, row: Row, history: Sequence[Row], originals: np.ndarray, regenerated: np.ndarray, sizes: np.ndarray
+        self,
+        row: Row,
+        history: Sequence[Row],
+        originals: np.ndarray,
+        regenerated: np.ndarray,
+        sizes: np.ndarray,
     ) -> None:
         """Write one finished epoch.
 
-        ``originals`` and ``regenerated`` are a few validation images (N, H, W, C) uint8, ``sizes`` the bytes of their
-        latents (N,).
+        ``originals`` and ``regenerated`` are a few validation images (N, H, W, C) uint8, ``sizes`` the bytes
+        of their latents (N,).
         """
         for key, value in row.items():
             if key not in ("epoch", "step"):
@@ -72,14 +82,33 @@ class Journal:
         pictures.curves(history, self.run / "curves.png")
         if ratedistortion.points(row):
             ratedistortion.draw(history, self.rivals, self.run / "rd.png")
-        quality = zip(sizes, metrics.psnr(originals, regenerated), metrics.ssim(originals, regenerated), strict=True)
-        captions = [f"{size:.0f} bytes, {psnr:.1f} dB, SSIM {ssim:.3f}" for size, psnr, ssim in quality]
+        found = (sizes, metrics.psnr(originals, regenerated), metrics.ssim(originals, regenerated))
+        captions = [
+            f"{size:.0f} bytes, {'identical' if np.isinf(psnr) else f'{psnr:.1f} dB'}, SSIM {ssim:.3f}"
+            for size, psnr, ssim in zip(*found, strict=True)
+        ]
         pictures.regenerated(originals, regenerated, captions, self.run / "regenerated.png")
 
     def close(self) -> None:
         """Flush and close TensorBoard's file."""
         if self.writer is not None:
             self.writer.close()
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written, before any work is done, and make nothing.
+
+    Raises:
+        TrainingError: with the system's reason.
+    """
+    try:
+        nearest = path
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _tensorboard(log_dir: Path) -> Any:
@@ -96,7 +125,8 @@ def summary(network: Network) -> str:
     lines: list[str] = []
     for part in (network.analysis, network.synthesis):
         part.summary(print_fn=lambda line, **_: lines.append(line))
-    return "\n".join([*lines, ", ".join(f"{name}: {count:,} weights" for name, count in parameters(network).items())])
+    sizes = ", ".join(f"{name}: {count:,} weights" for name, count in parameters(network).items())
+    return "\n".join([*lines, sizes])
 
 
 def history_csv(history: Sequence[Row]) -> str:
@@ -105,5 +135,5 @@ def history_csv(history: Sequence[Row]) -> str:
     writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
     writer.writeheader()
     for row in history:
-        writer.writerow({key: f"{value:.7g}" if isinstance(value, float) else value for key, value in row.items()})
+        writer.writerow({key: f"{v:.7g}" if isinstance(v, float) else v for key, v in row.items()})
     return text.getvalue()

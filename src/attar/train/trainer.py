@@ -30,7 +30,7 @@ from attar.errors import CheckpointError, TrainingError
 from attar.train import checkpoint, datasets, losses, network, ratedistortion, steps
 from attar.train.config import TrainConfig
 from attar.train.interrupt import Interrupted, deferred
-from attar.train.journal import Journal
+from attar.train.journal import Journal, check_folder
 from attar.train.progress import Progress, Row
 
 BEST, LAST = "best.npz", "last.npz"
@@ -73,7 +73,7 @@ class Trainer:
         self.network = network.build(
             spec, seed=config.seed, dtype="mixed_bfloat16" if config.bf16 else "float32"
         )
-        self._check_shape()
+        check_images(self.network, data)
         self.loss = losses.Loss(config.loss, config.weight, config.alpha, config.lmbda)
         self.step = self._make_step()
         whole = len(data.train) // config.batch_size or 1
@@ -82,21 +82,6 @@ class Trainer:
         self._began = self._saved = time.monotonic()
         self._resumed = False
         self._interrupt = threading.Event()
-
-    def _check_shape(self) -> None:
-        """Refuse images that the model cannot take."""
-        expected, found = self.spec.input_shape, self.data.shape
-        if any(want is not None and want != got for want, got in zip(expected, found, strict=True)):
-            raise TrainingError(
-                f"the model takes images of {_shape(expected)}, "
-                f"the data set {self.data.name} has {_shape(found)}"
-            )
-        multiple = network.geometry(self.network).multiple
-        if any(side % multiple for side in found[:2]):
-            raise TrainingError(
-                f"the model trains on images whose sides are multiples of {multiple}, the data set "
-                f"{self.data.name} has {_shape(found)}: give such a --crop, or --height and --width"
-            )
 
     def _make_step(self) -> steps.Step:
         config = self.config
@@ -150,11 +135,12 @@ class Trainer:
                 at a second one at once.
         """
         progress, journal = self.progress, Journal(self.run, self.log_dir)
-        journal.begin(self.config, self.spec, self.network, self.data)
-        if not self._resumed:
-            self._forget()
+        check_folder(self.best_path.parent)
         self._began, self._saved = time.monotonic() - progress.seconds, time.monotonic()
         try:
+            journal.begin(self.config, self.spec, self.network, self.data)
+            if not self._resumed:
+                self._forget()
             with deferred(self._interrupt):
                 while progress.epoch < self.config.epochs and not self._stopped_early():
                     self.train_epoch()
@@ -306,6 +292,25 @@ class Trainer:
         originals = split.take(np.arange(min(8, len(split))))
         with self.step.averaged():
             return originals, *regenerate(self.network, originals)
+
+
+def check_images(net: network.Network, data: datasets.Dataset) -> None:
+    """Refuse a data set whose images the network cannot take.
+
+    Raises:
+        TrainingError: with both sizes.
+    """
+    expected, found = net.spec.input_shape, data.shape
+    if any(want is not None and want != got for want, got in zip(expected, found, strict=True)):
+        raise TrainingError(
+            f"the model takes images of {_shape(expected)}, the data set {data.name} has {_shape(found)}"
+        )
+    multiple = network.geometry(net).multiple
+    if any(side % multiple for side in found[:2]):
+        raise TrainingError(
+            f"the model takes sides that are multiples of {multiple}, the data set {data.name} has "
+            f"{_shape(found)}: give such a --crop, or --height and --width"
+        )
 
 
 def regenerate(net: network.Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

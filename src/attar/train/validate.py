@@ -23,13 +23,14 @@ def make_codec(net: network.Network) -> Codec:
     return Codec(bundle.from_bytes(data, source="the exported network"))
 
 
-def validate(net: network.Network, loss: losses.Loss, split: datasets.Split) -> dict[str, float]:
+def validate(net: network.Network, loss: losses.Loss, split: datasets.Split) -> dict[str, float | None]:
     """Measure a network over a split.
 
     Returns:
-        ``images``; ``loss`` (rounded latents, estimated rate); and of the real files: ``psnr`` in dB and ``ssim`` of the
-        decoded 8-bit images (means over images), ``bytes`` (mean size of a whole file), ``bpp`` (bits of whole files
-        per pixel) and ``estimated_bytes`` (what the prior says the latents alone cost).
+        ``images``; ``loss`` (rounded latents, estimated rate); and of the real files: ``psnr`` in dB and
+        ``ssim`` of the decoded 8-bit images, ``bytes`` (mean size of a whole file), ``bpp`` (bits of whole files
+        per pixel) and ``estimated_bytes`` (what the prior says the latents alone cost). An image that comes
+        back identical has no PSNR and is left out of its mean, which is None where all do.
     """
     codec = make_codec(net)
     estimate = trainer.measure_split(net, loss, split)
@@ -38,7 +39,7 @@ def validate(net: network.Network, loss: losses.Loss, split: datasets.Split) -> 
     return {
         "images": len(split),
         "loss": estimate["loss"],
-        "psnr": float(np.nanmean(rows["psnr"])),
+        "psnr": None if np.isnan(rows["psnr"]).all() else float(np.nanmean(rows["psnr"])),
         "ssim": float(np.mean(rows["ssim"])),
         "bytes": float(np.mean(rows["bytes"])),
         "bpp": 8 * float(np.mean(rows["bytes"])) / pixels,
