@@ -110,7 +110,7 @@ def test_nothing_is_left_when_a_bundle_is_refused(tmp_path: Path) -> None:
         ({"latent": Latent(5, stride=8, shape=(3,)), "multiple": 8}, "a stride that divides multiple"),
         ({"latent": Latent(5), "size": None}, "a fixed shape"),
         ({"latent": Latent(5, shape=(1, 2, 3))}, "at most 2 numbers"),
-        ({"entropy": Entropy("gaussian")}, "kind='gaussian'.*kind factorized expected"),
+        ({"entropy": Entropy("gaussian")}, "kind='gaussian'.*kind factorized or hyperprior"),
         ({"qualities": (10, 5)}, r"\[lowest, highest\]"),
         ({"qualities": (0, 5)}, r"\[lowest, highest\]"),
         ({"training": [1]}, "training is .*an object expected"),

@@ -15,7 +15,7 @@ from attar.codec import bundle, container
 from attar.codec.bundle import Latent
 from attar.codec.codec import MAX_BATCH_PIXELS
 from attar.codec.images import Picture
-from attar.errors import BundleError, FormatError, ImageError, ModelMissingError
+from attar.errors import BundleError, FormatError, ImageError, ModelMissingError, TargetError
 from toy_bundle import digit, photo
 
 
@@ -233,11 +233,24 @@ def test_networks_that_contradict_the_manifest_are_refused_by_name(digits: attar
         codec.decompress(forged)
 
 
-def test_a_model_of_variable_rate_is_refused_by_this_version(photos: attar.Codec) -> None:
-    manifest = toy_bundle.photo_manifest(qualities=(1, 100))
+def test_a_model_of_variable_rate_takes_the_qualities_of_its_range(photos: attar.Codec) -> None:
+    manifest = toy_bundle.photo_manifest(qualities=(10, 90))
     data = bundle.to_bytes(manifest=manifest, graphs=photos.bundle.graphs, tables=photos.bundle.tables)
-    with pytest.raises(BundleError, match=r"rate\.attarmodel: a model of variable rate, which needs a later"):
-        attar.Codec(bundle.from_bytes(data, source="rate.attarmodel"))
+    codec = attar.Codec(bundle.from_bytes(data, source="rate.attarmodel"))
+    image = toy_bundle.photo()
+    assert container.read_header(codec.compress(image)).quality == 50
+    best = codec.compress(image, quality=90)
+    assert container.read_header(best).quality == 90
+    assert codec.decompress(best).shape == image.shape
+    for quality in (9, 91, 50.5):
+        with pytest.raises(TargetError, match=rf"quality {quality}: .*whole numbers from 10 to 90"):
+            codec.compress(image, quality=quality)
+    with pytest.raises(TargetError, match="'toy-photo' has a single rate and takes no quality"):
+        photos.compress(image, quality=50)
+    part = codec.unpack(best)
+    header = container.Header(3, image.shape[1], image.shape[0], codec.bundle.short_id, 9)
+    with pytest.raises(FormatError, match="declares quality 9; its model takes 10 to 90"):
+        codec.unpack(container.pack(header, part.chunks))
 
 
 def test_latents_that_are_not_finite_are_an_error() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 import toy_bundle
 from attar.codec.bundle import Latent
-from attar.codec.latents import LatentCoder
+from attar.codec.latents import LatentCoder, tiles
 from attar.errors import FormatError
 from toy_bundle import laplacian_table
 
@@ -48,7 +48,7 @@ def test_what_fits_one_tile_is_one_stream(stride: int, shape: tuple) -> None:
 def test_larger_latents_are_tiled(stride: int, shape: tuple, count: int) -> None:
     latent = symbols(*shape)
     body = coder(stride).encode(latent, HEADER)
-    assert len(list(coder(stride)._tiles(shape))) == count
+    assert len(list(tiles(shape, stride))) == count
     assert np.array_equal(coder(stride).decode(body, HEADER, shape), latent)
 
 

@@ -27,7 +27,7 @@ from functools import cached_property
 from pathlib import Path
 
 from attar.codec.files import write_bytes
-from attar.codec.manifest import Entropy, Latent, Manifest
+from attar.codec.manifest import Entropy, Hyperprior, Latent, Manifest
 from attar.codec.onnxfile import check_self_contained
 from attar.codec.tables import Table
 from attar.errors import AttarError, BundleError, ModelMissingError
@@ -37,6 +37,7 @@ __all__ = [
     "SUFFIX",
     "Bundle",
     "Entropy",
+    "Hyperprior",
     "Latent",
     "Manifest",
     "find",
@@ -49,9 +50,10 @@ __all__ = [
 SUFFIX = ".attarmodel"
 GRAPHS = ("analysis", "synthesis")
 """Networks that every bundle has, as NAME.onnx."""
-OPTIONAL_GRAPHS = ("hyper_analysis", "hyper_synthesis")
+HYPERPRIOR_GRAPHS = ("hyper_analysis", "hyper_scales", "hyper_means")
+CONTEXT_GRAPHS = ("context_scales", "context_means")
 LIMITS = {"manifest.json": 4 << 20, "tables.json": 64 << 20} | dict.fromkeys(
-    (f"{name}.onnx" for name in GRAPHS + OPTIONAL_GRAPHS), 256 << 20
+    (f"{name}.onnx" for name in GRAPHS + HYPERPRIOR_GRAPHS + CONTEXT_GRAPHS), 256 << 20
 )
 """Entries that a bundle may have, and the most bytes of each."""
 MAX_BYTES = 512 << 20
@@ -127,17 +129,28 @@ def from_bytes(data: bytes, *, source: str) -> Bundle:
     if len(data) > MAX_BYTES:
         raise BundleError(f"{source}: larger than {MAX_BYTES >> 20} MB, no bundle is")
     entries = _entries(data, source)
-    required = {"manifest.json", "tables.json", *(f"{name}.onnx" for name in GRAPHS)}
-    if missing := sorted(required - set(entries)):
-        raise BundleError(f"{source}: not a bundle, {', '.join(missing)} missing")
+    _check_complete(entries, ("manifest.json", "tables.json", *(f"{name}.onnx" for name in GRAPHS)), source)
     manifest = Manifest.from_json(
         _parse_json(entries.pop("manifest.json"), f"{source}: manifest.json"), source
     )
+    _check_complete(entries, tuple(f"{name}.onnx" for name in _graphs_of(manifest)), source)
     table_bytes = entries.pop("tables.json")
     for name, body in entries.items():
         check_self_contained(body, f"{source}: {name}")
     graphs = {name.removesuffix(".onnx"): body for name, body in entries.items()}
     return Bundle(manifest, graphs, hashlib.sha256(data).hexdigest(), source, table_bytes)
+
+
+def _check_complete(entries: Mapping[str, bytes], required: Sequence[str], source: str) -> None:
+    if missing := sorted(set(required) - set(entries)):
+        raise BundleError(f"{source}: not a bundle, {', '.join(missing)} missing")
+
+
+def _graphs_of(manifest: Manifest) -> tuple[str, ...]:
+    """Names of the networks that a bundle with this manifest needs."""
+    if not isinstance(manifest.entropy, Hyperprior):
+        return GRAPHS
+    return GRAPHS + HYPERPRIOR_GRAPHS + (CONTEXT_GRAPHS if manifest.entropy.context else ())
 
 
 def folders() -> list[Path]:
@@ -269,11 +282,13 @@ def _parse_tables(source: str, manifest: Manifest, data: bytes) -> tuple[Table, 
     documents = _parse_json(data, f"{source}: tables.json")
     if not isinstance(documents, list):
         raise BundleError(f"{source}: tables.json is not a list of tables")
-    if len(documents) != manifest.latent.channels:
-        raise BundleError(
-            f"{source}: {len(documents)} tables for {manifest.latent.channels} latent channels; one each "
-            "expected"
+    if len(documents) != manifest.table_count:
+        needed = (
+            f"{manifest.entropy.channels} hyper-latent channels and {manifest.entropy.scales} scales"
+            if isinstance(manifest.entropy, Hyperprior)
+            else f"{manifest.latent.channels} latent channels"
         )
+        raise BundleError(f"{source}: {len(documents)} tables for {needed}; one each expected")
     tables = []
     for position, document in enumerate(documents):
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import IO, Any
 
@@ -23,15 +23,18 @@ from attar.codec import bundle as bundles
 from attar.codec import chunks, container, images
 from attar.codec.bundle import Bundle
 from attar.codec.container import Chunk, Container, Header
+from attar.codec.hyperprior import HyperCoder
 from attar.codec.images import Picture
 from attar.codec.latents import LatentCoder
+from attar.codec.manifest import Hyperprior
 from attar.codec.tables import INT32
-from attar.errors import BundleError, FormatError, ImageError, ModelMissingError
+from attar.errors import BundleError, FormatError, ImageError, ModelMissingError, TargetError
 
 __all__ = ["Codec", "load"]
 
 PREFERRED = ("photo", "digits")
 """Models that are taken when none is named, the first installed one."""
+DEFAULT_QUALITY = 50
 MAX_BATCH_PIXELS = 1 << 20
 """Images go through a network together up to this many pixels; beyond, memory grows and nothing is won."""
 
@@ -62,36 +65,44 @@ class Codec:
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
-        if bundle.manifest.qualities is not None:
-            raise BundleError(f"{bundle.source}: a model of variable rate, which needs a later attar")
         self.bundle = bundle
         self.manifest = bundle.manifest
         self.threads = threads
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
     def __repr__(self) -> str:
         return f"Codec({self.manifest.name!r}, {self.bundle.sha256[:8]}: {self.manifest.accepts})"
 
-    def compress(self, image: Source, *, convert: bool = False, strip: bool = False) -> bytes:
+    def compress(
+        self, image: Source, *, quality: int | None = None, convert: bool = False, strip: bool = False
+    ) -> bytes:
         """The bytes of a ``.attar`` file.
 
         ``image``: uint8 (H, W) or (H, W, 1 to 4), the last of 2 or 4 channels being alpha, a Pillow image,
-        or an image file. ``convert`` accepts what loses something (:func:`attar.codec.images.read`);
+        or an image file. ``quality``: 1 to 100 for a model of variable rate, 50 when None; a model with a
+        single rate takes none. ``convert`` accepts what loses something (:func:`attar.codec.images.read`);
         ``strip`` drops the metadata. Raises :class:`ImageError` for an image that cannot be read, or that
         the model cannot take.
         """
-        return self.compress_batch([image], convert=convert, strip=strip)[0]
+        return self.compress_batch([image], quality=quality, convert=convert, strip=strip)[0]
 
     def compress_batch(
-        self, sources: Sequence[Source], *, convert: bool = False, strip: bool = False
+        self,
+        sources: Sequence[Source],
+        *,
+        quality: int | None = None,
+        convert: bool = False,
+        strip: bool = False,
     ) -> list[bytes]:
         """A file for each image; images of equal size go through the network together."""
+        level = self._level(quality)
         pictures = [self._accepted(source, convert) for source in sources]
         files: list[bytes] = [b""] * len(pictures)
         for places in _batches([picture.pixels.shape for picture in pictures]):
             batch = np.stack([self.prepare(pictures[place].pixels) for place in places])
-            for place, symbols in zip(places, self.analyse(batch), strict=True):
+            for place, symbols in zip(places, self.analyse(batch, level), strict=True):
                 picture = pictures[place]
-                files[place] = self._pack(picture.stripped() if strip else picture, symbols)
+                files[place] = self._pack(picture.stripped() if strip else picture, symbols, level)
         return files
 
     def decompress(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> NDArray[np.uint8]:
@@ -119,7 +130,8 @@ class Codec:
         pictures: dict[int, Picture] = {}
         for places in _batches([(part.header.height, part.header.width) for part in parts]):
             batch = np.stack([self.symbols(parts[place]) for place in places])
-            for place, pixels in zip(places, self.synthesise(batch), strict=True):
+            qualities = [parts[place].header.quality for place in places]
+            for place, pixels in zip(places, self.synthesise(batch, qualities), strict=True):
                 pictures[place] = _finished(pixels, parts[place])
         return [pictures[place] for place in range(len(parts))]
 
@@ -134,12 +146,14 @@ class Codec:
         size = (part.header.height, part.header.width)
         if fault := self._refusal(size, 1 if part.header.channels < 3 else 3):
             raise FormatError(f"the file declares what its model cannot hold: {fault}")
-        if part.header.quality != 0:
-            raise FormatError(f"the file declares quality {part.header.quality}; its model has a single rate")
+        lowest, highest = self.manifest.qualities or (0, 0)
+        if not lowest <= part.header.quality <= highest:
+            takes = f"takes {lowest} to {highest}" if highest else "has a single rate"
+            raise FormatError(f"the file declares quality {part.header.quality}; its model {takes}")
         return part
 
     def verify(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> int:
-        """Check every byte of a file without running a network; returns the number of its symbols."""
+        """Check every byte of a file without making its pixels; returns the number of its symbols."""
         part = self.unpack(data, max_pixels=max_pixels)
         symbols = self.symbols(part)
         _beside_pixels(part)
@@ -150,9 +164,12 @@ class Codec:
         padded = images.pad(pixels, *self.manifest.padded_size(*pixels.shape[:2]))
         return np.repeat(padded, 3, axis=2) if pixels.shape[2] < self.manifest.channels else padded
 
-    def analyse(self, images: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Symbols int32 (B, ..., L) of images uint8 (B, H, W, C) that are already padded."""
-        latent = self._run(self._analysis, "image", images)
+    def analyse(self, images: NDArray[np.uint8], quality: int = 0) -> NDArray[Any]:
+        """Symbols int32 (B, ..., L) of images uint8 (B, H, W, C) that are already padded.
+
+        For a hyperprior: the latent, float32 (B, h, w, L), whose residuals are rounded when it is coded.
+        """
+        latent = self._run("analysis", {"image": images, "quality": _levels([quality] * len(images))})
         expected = (len(images), *self.manifest.latent_shape(*images.shape[1:3]))
         if latent.shape != expected:
             raise BundleError(
@@ -163,11 +180,13 @@ class Codec:
             raise BundleError(
                 f"{self.bundle.source}: analysis gave latents that are not finite or exceed int32"
             )
-        return np.rint(latent).astype(np.int32)
+        return latent if isinstance(self.manifest.entropy, Hyperprior) else np.rint(latent).astype(np.int32)
 
-    def synthesise(self, symbols: NDArray[np.int32]) -> NDArray[np.uint8]:
-        """Images uint8 (B, H, W, C), padded, of symbols int32 (B, ..., L)."""
-        image = self._run(self._synthesis, "symbols", symbols.astype(np.float32))
+    def synthesise(self, symbols: NDArray[Any], qualities: Sequence[int] = ()) -> NDArray[np.uint8]:
+        """Images uint8 (B, H, W, C), padded, of what :meth:`symbols` gives, (B, ..., L)."""
+        given = "latent" if isinstance(self.manifest.entropy, Hyperprior) else "symbols"
+        levels = _levels(qualities or [0] * len(symbols))
+        image = self._run("synthesis", {given: symbols.astype(np.float32), "quality": levels})
         if image.ndim != 4 or image.shape[0] != len(symbols) or image.shape[3] != self.manifest.channels:
             raise BundleError(
                 f"{self.bundle.source}: synthesis gave images of shape {image.shape}; (B, H, W, "
@@ -179,14 +198,15 @@ class Codec:
         image *= np.float32(255)
         return _to_uint8(image)
 
-    def symbols(self, part: Container) -> NDArray[np.int32]:
-        """Decode and check the symbols int32 (..., L) of one file."""
+    def symbols(self, part: Container) -> NDArray[Any]:
+        """Decode and check the symbols int32 (..., L) of one file; for a hyperprior, its float32 latent."""
         shape = self.manifest.latent_shape(part.header.height, part.header.width)
         return self.latents.decode(part.chunks[Chunk.LATENTS], part.header_bytes, shape)
 
-    def _pack(self, picture: Picture, symbols: NDArray[np.int32]) -> bytes:
+    def _pack(self, picture: Picture, symbols: NDArray[Any], quality: int) -> bytes:
         height, width, colours = picture.pixels.shape
-        header = Header(colours + (picture.alpha is not None), width, height, self.bundle.short_id)
+        channels = colours + (picture.alpha is not None)
+        header = Header(channels, width, height, self.bundle.short_id, quality)
         bodies = {Chunk.LATENTS: self.latents.encode(symbols, container.write_header(header))}
         if picture.alpha is not None:
             bodies[Chunk.ALPHA] = chunks.pack_alpha(picture.alpha)
@@ -194,6 +214,22 @@ class Codec:
             if body:
                 bodies[kind] = chunks.pack_metadata(body, kind)
         return container.pack(header, bodies)
+
+    def _level(self, quality: int | None) -> int:
+        """The quality as the header has it: 0 for a single rate."""
+        if self.manifest.qualities is None:
+            if quality is None:
+                return 0
+            raise TargetError(f"model {self.manifest.name!r} has a single rate and takes no quality")
+        lowest, highest = self.manifest.qualities
+        if quality is None:
+            return min(max(DEFAULT_QUALITY, lowest), highest)
+        if not lowest <= quality <= highest or quality != int(quality):
+            raise TargetError(
+                f"quality {quality}: model {self.manifest.name!r} takes whole numbers from {lowest} to "
+                f"{highest}"
+            )
+        return int(quality)
 
     def _accepted(self, source: Source, convert: bool) -> Picture:
         if isinstance(source, Picture):
@@ -217,17 +253,12 @@ class Codec:
         return f"{given}; model {self.manifest.name!r} takes {self.manifest.accepts}"
 
     @cached_property
-    def latents(self) -> LatentCoder:
-        """Codes the latents with the tables of the bundle."""
+    def latents(self) -> LatentCoder | HyperCoder:
+        """Codes the latents with the tables (and, for a hyperprior, the networks) of the bundle."""
+        entropy = self.manifest.entropy
+        if isinstance(entropy, Hyperprior):
+            return HyperCoder(self.manifest, entropy, self.bundle.tables, self._run)
         return LatentCoder(self.manifest, self.bundle.tables)
-
-    @cached_property
-    def _analysis(self) -> onnxruntime.InferenceSession:
-        return self._session("analysis")
-
-    @cached_property
-    def _synthesis(self) -> onnxruntime.InferenceSession:
-        return self._session("synthesis")
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
@@ -243,18 +274,25 @@ class Codec:
                 f"{self.bundle.source}: {name}.onnx cannot be loaded: {_first_line(error)}"
             ) from error
 
-    def _run(
-        self, session: onnxruntime.InferenceSession, name: str, values: NDArray[Any]
-    ) -> NDArray[np.float32]:
+    def _run(self, network: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The only output of a network of the bundle, of those inputs that it has."""
+        session = self._sessions.get(network) or self._sessions.setdefault(network, self._session(network))
+        wanted = {item.name for item in session.get_inputs()}
         try:
-            (result,) = session.run(None, {name: values})
+            (result,) = session.run(None, {name: inputs[name] for name in inputs if name in wanted})
         except Exception as error:
+            given = ", ".join(f"{name} {values.shape}" for name, values in inputs.items())
             raise BundleError(
-                f"{self.bundle.source}: the network failed on {name} {values.shape}: {_first_line(error)}"
+                f"{self.bundle.source}: the network failed on {given}: {_first_line(error)}"
             ) from error
         if result.dtype != np.float32:
             raise BundleError(f"{self.bundle.source}: the network gave {result.dtype}; float32 expected")
         return result  # type: ignore[no-any-return]
+
+
+def _levels(qualities: Sequence[int]) -> NDArray[np.float32]:
+    """Qualities 1..100 as the networks take them, 0 to 1; a single rate, 0, is of no account to them."""
+    return np.array([max(quality - 1, 0) / 99 for quality in qualities], dtype=np.float32)
 
 
 def _first_line(error: Exception) -> str:

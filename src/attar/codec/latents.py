@@ -17,7 +17,16 @@ from attar.codec.manifest import Manifest
 from attar.codec.tables import Table
 from attar.errors import FormatError
 
-__all__ = ["TILE", "LatentCoder"]
+__all__ = [
+    "TILE",
+    "LatentCoder",
+    "Tile",
+    "join_streams",
+    "split_streams",
+    "tile_context",
+    "tile_count",
+    "tiles",
+]
 
 TILE = 1024
 """Side of a tile in pixels: a few bytes each, which is nothing for 2**20 pixels."""
@@ -39,56 +48,59 @@ class LatentCoder:
         """Body of the chunk for int32 symbols of shape (..., L), bound to ``header`` by its checksums."""
         channels = symbols.shape[-1]
         streams = []
-        for number, tile in enumerate(self._tiles(symbols.shape)):
+        for number, tile in enumerate(tiles(symbols.shape, self.stride)):
             by_channel = symbols[tile].reshape(-1, channels).T  # (L, positions)
             counts = np.full(channels, by_channel.shape[1], dtype=np.int64)
-            streams.append(self.coder.encode([(by_channel.ravel(), counts)], _context(header, number)))
-        return _join(streams)
+            streams.append(self.coder.encode([(by_channel.ravel(), counts)], tile_context(header, number)))
+        return join_streams(streams)
 
     def decode(self, body: bytes, header: bytes, shape: tuple[int, ...]) -> Symbols:
         """Symbols of ``shape``, checked; raises :class:`FormatError`."""
         channels = shape[-1]
-        streams = _split(body, self._tile_count(shape))
+        streams = split_streams(body, tile_count(shape, self.stride))
         symbols = np.empty(shape, dtype=np.int32)
-        for number, (tile, stream) in enumerate(zip(self._tiles(shape), streams, strict=True)):
+        for number, (tile, stream) in enumerate(zip(tiles(shape, self.stride), streams, strict=True)):
             target = symbols[tile]
-            decoder = self.coder.decoder(stream, _context(header, number))
+            decoder = self.coder.decoder(stream, tile_context(header, number))
             coded = decoder.take(np.full(channels, target.size // channels, dtype=np.int64))
             decoder.finish()
             target[...] = coded.reshape(channels, -1).T.reshape(target.shape)
         return symbols
 
-    @property
-    def _side(self) -> int:
-        """Positions along the side of a tile."""
-        return max(1, TILE // (self.stride or TILE))
 
-    def _tile_count(self, shape: tuple[int, ...]) -> int:
-        return 1 if self.stride is None else -(-shape[0] // self._side) * -(-shape[1] // self._side)
-
-    def _tiles(self, shape: tuple[int, ...]) -> Iterator[Tile]:
-        """Index of each tile in a latent of ``shape``, row by row; a latent of fixed shape is one tile."""
-        if self.stride is None:
-            yield tuple(slice(0, size) for size in shape[:-1])
-            return
-        for top in range(0, shape[0], self._side):
-            for left in range(0, shape[1], self._side):
-                yield slice(top, top + self._side), slice(left, left + self._side)
+def tile_count(shape: tuple[int, ...], stride: int | None) -> int:
+    """Number of tiles of a latent of ``shape`` with ``stride`` pixels per position; one without a stride."""
+    if stride is None:
+        return 1
+    side = max(1, TILE // stride)
+    return -(-shape[0] // side) * -(-shape[1] // side)
 
 
-def _context(header: bytes, tile: int) -> bytes:
+def tiles(shape: tuple[int, ...], stride: int | None) -> Iterator[Tile]:
+    """Index of each tile in a latent of ``shape``, row by row; a latent of fixed shape is one tile."""
+    if stride is None:
+        yield tuple(slice(0, size) for size in shape[:-1])
+        return
+    side = max(1, TILE // stride)
+    for top in range(0, shape[0], side):
+        for left in range(0, shape[1], side):
+            yield slice(top, top + side), slice(left, left + side)
+
+
+def tile_context(header: bytes, tile: int) -> bytes:
     """What the checksum of a tile covers before its symbols."""
     return header + tile.to_bytes(4, "little")
 
 
-def _join(streams: Sequence[bytes]) -> bytes:
+def join_streams(streams: Sequence[bytes]) -> bytes:
     """The only stream as it is, or several, each after its length."""
     if len(streams) == 1:
         return streams[0]
     return b"".join(write_varint(len(stream)) + stream for stream in streams)
 
 
-def _split(body: bytes, count: int) -> list[bytes]:
+def split_streams(body: bytes, count: int) -> list[bytes]:
+    """The streams of ``count`` tiles; raises :class:`FormatError`."""
     if count == 1:
         return [body]
     if count * LEAST_TILE_BYTES > len(body):

@@ -6,14 +6,14 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 from attar.errors import BundleError
 
-__all__ = ["Entropy", "Latent", "Manifest"]
+__all__ = ["Entropy", "Hyperprior", "Latent", "Manifest"]
 
 FORMAT = 1
-ENTROPY_KINDS = ("factorized",)
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 MAX_SIDE = 1 << 16
 
@@ -39,6 +39,26 @@ class Entropy:
     kind: str = "factorized"
 
 
+@dataclass(frozen=True)
+class Hyperprior:
+    """How symbols find their table, when networks choose it.
+
+    ``channels`` and ``stride``: of the hyper-latent, as in :class:`Latent`; one table for each channel comes
+    first. ``scales``: number of the latent's tables, which follow. ``context``: whether the latent is coded
+    in two passes.
+    """
+
+    channels: int
+    stride: int
+    scales: int
+    context: bool
+    kind: str = "hyperprior"
+
+
+ENTROPY_KINDS: Mapping[str, type] = MappingProxyType({"factorized": Entropy, "hyperprior": Hyperprior})
+TILE_PIXELS = 1024
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The manifest. A value that no bundle may hold raises :class:`BundleError` with all faults.
@@ -57,7 +77,7 @@ class Manifest:
     description: str = ""
     size: tuple[int, int] | None = None
     multiple: int = 1
-    entropy: Entropy = field(default_factory=Entropy)
+    entropy: Entropy | Hyperprior = field(default_factory=Entropy)
     qualities: tuple[int, int] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -98,7 +118,10 @@ class Manifest:
         """Manifest from untrusted JSON; raises :class:`BundleError` with ``source`` and every fault."""
         faults: list[str] = []
         values = _known(cls, document, "", faults)
-        for name, part in (("latent", Latent), ("entropy", Entropy)):
+        given = values.get("entropy")
+        kind = given.get("kind", "factorized") if isinstance(given, dict) else "factorized"
+        entropy = ENTROPY_KINDS.get(kind, Entropy) if isinstance(kind, str) else Entropy
+        for name, part in (("latent", Latent), ("entropy", entropy)):
             if name in values:
                 values[name] = _build(part, _known(part, values[name], f"{name}.", faults))
         for name in ("size", "qualities"):
@@ -117,6 +140,29 @@ class Manifest:
             for name, valid, expected in RULES
             if not valid(self)
         ]
+
+    @property
+    def table_count(self) -> int:
+        """Number of frequency tables that the bundle has."""
+        entropy = self.entropy
+        return entropy.channels + entropy.scales if isinstance(entropy, Hyperprior) else self.latent.channels
+
+    def _entropy_fits(self) -> bool:
+        entropy, stride = self.entropy, self.latent.stride if isinstance(self.latent, Latent) else None
+        if not isinstance(entropy, Hyperprior):
+            return isinstance(entropy, Entropy) and entropy.kind == "factorized"
+        return (
+            entropy.kind == "hyperprior"
+            and type(entropy.context) is bool
+            and _is_int(entropy.channels, 4096)
+            and _is_int(entropy.scales, 256)
+            and _is_int(entropy.stride, TILE_PIXELS)
+            and _is_int(stride, TILE_PIXELS)
+            and _is_int(self.multiple, TILE_PIXELS)
+            and TILE_PIXELS % entropy.stride == 0
+            and self.multiple % entropy.stride == 0
+            and entropy.stride % (stride or 1) == 0
+        )
 
     def _latent_fits(self) -> bool:
         latent = self.latent
@@ -178,8 +224,9 @@ RULES: tuple[tuple[str, Callable[[Manifest], bool], str], ...] = (
     ),
     (
         "entropy",
-        lambda m: isinstance(m.entropy, Entropy) and m.entropy.kind in ENTROPY_KINDS,
-        f"kind {' or '.join(ENTROPY_KINDS)}",
+        lambda m: m._entropy_fits(),
+        f"kind {' or '.join(ENTROPY_KINDS)}, the latter with channels 1 to 4096, scales 1 to 256, a context "
+        "that is true or false, and a stride between latent.stride and multiple that divides 1024",
     ),
     (
         "qualities",

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import keras
@@ -109,23 +110,42 @@ class HyperNetwork(network.Network):
         low, high = self.options["lambda"]
         return ops.exp(quality * math.log(high / low) + math.log(low))
 
-    def call(self, images: Any, training: bool = False, quality: Any = None) -> Forward:
-        """Images (B, H, W, C) uint8 and quality (B,), drawn in training when None -> :class:`Forward`."""
+    def draw(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Quality (B,) in 0..1 and noise in -0.5..0.5 for hyper-latent and latent of images of ``shape``."""
+        batch, height, width, _ = shape
+        stride, hyper_stride = self.strides
+        noise = [
+            keras.random.uniform(
+                (batch, height // step, width // step, channels), -0.5, 0.5, "float32", seed=self.random
+            )
+            for step, channels in (
+                (hyper_stride, int(self.hyper_analysis.output_shape[-1])),
+                (stride, self.latent_channels),
+            )
+        ]
+        quality = keras.random.uniform((batch,), 0.0, 1.0, "float32", seed=self.random)
+        return {"quality": quality if self.has_qualities else None, "noise": noise}
+
+    def call(self, images: Any, training: bool = False, quality: Any = None, noise: Any = None) -> Forward:
+        """Images (B, H, W, C) uint8 -> :class:`Forward`; quality (B,) or one for all, and noise: see draw."""
         batch = images.shape[0]
+        if training and noise is None:
+            drawn = self.draw(tuple(images.shape))
+            noise, quality = drawn["noise"], drawn["quality"] if quality is None else quality
+        hyper_noise, latent_noise = noise if training else (None, None)
         if quality is None:
-            draw = training and self.has_qualities
-            quality = self._uniform((batch,)) if draw else ops.full((batch,), DEFAULT_QUALITY, "float32")
-        elif isinstance(quality, float):
+            quality = DEFAULT_QUALITY
+        if isinstance(quality, float):
             quality = ops.full((batch,), quality, "float32")
         latent = ops.cast(self.analysis([images, quality], training=training), "float32")
         hyper = ops.cast(self.hyper_analysis(latent, training=training), "float32")
-        rounded, noisy = self._quantise(hyper, training)
+        rounded, noisy = quantise(hyper, hyper_noise)
         bits = _total(self.prior(noisy))
-        found, latent_bits, symbols = self._passes(latent, rounded, training)
+        found, latent_bits, symbols = self._passes(latent, rounded, latent_noise, training)
         image = self.synthesis([found, quality], training=training)
         return Forward(image, bits + latent_bits, symbols, self.lambdas(quality))
 
-    def _passes(self, latent: Any, hyper: Any, training: bool) -> tuple[Any, Any, Any]:
+    def _passes(self, latent: Any, hyper: Any, noise: Any, training: bool) -> tuple[Any, Any, Any]:
         """Latent as the decoder gets it (B, h, w, L), its bits (B,), and the symbols (B, h, w, L)."""
         channels = self.latent_channels
         scales, means = (
@@ -133,7 +153,7 @@ class HyperNetwork(network.Network):
             self.hyper_means(hyper, training=training),
         )
         index, mean = scales[..., :channels], ops.cast(means[..., :channels], "float32")
-        rounded, noisy = self._quantise(latent - mean, training)
+        rounded, noisy = quantise(latent - mean, noise)
         bits = self.bits(noisy, index)
         if self.context_scales is None:
             return rounded + mean, _total(bits), rounded
@@ -142,7 +162,7 @@ class HyperNetwork(network.Network):
         found = symbols + first * mean
         index = self.context_scales([scales, symbols], training=training)
         mean = ops.cast(self.context_means([means, found], training=training), "float32")
-        rounded, noisy = self._quantise(latent - mean, training)
+        rounded, noisy = quantise(latent - mean, noise)
         bits = first * bits + (1 - first) * self.bits(noisy, index)
         return found + (1 - first) * (rounded + mean), _total(bits), symbols + (1 - first) * rounded
 
@@ -182,14 +202,19 @@ class HyperNetwork(network.Network):
                 raise ValueError(f"{part.name} does not give the latent's height and width back")
         return latent, self.synthesis.compute_output_shape([latent, level])
 
-    def _quantise(self, values: Any, training: bool) -> tuple[Any, Any]:
-        rounded = ops.round(values)
-        if not training:
-            return rounded, rounded
-        return straight_through(rounded, values), values + self._uniform(tuple(values.shape)) - 0.5
+    @cached_property
+    def strides(self) -> tuple[int, int]:
+        """Pixels per position of the latent and of the hyper-latent."""
+        size = network.geometry(self).multiple
+        latent, _ = self.shapes(size)
+        hyper = self.hyper_analysis.compute_output_shape(latent)
+        return size // int(latent[1]), size // int(hyper[1])
 
-    def _uniform(self, shape: tuple[int, ...]) -> Any:
-        return keras.random.uniform(shape, 0.0, 1.0, dtype="float32", seed=self.random)
+
+def quantise(values: Any, noise: Any) -> tuple[Any, Any]:
+    """Values for the decoder and for the rate, as :class:`attar.train.layers.Quantizer`, from given noise."""
+    rounded = ops.round(values)
+    return (rounded, rounded) if noise is None else (straight_through(rounded, values), values + noise)
 
 
 def checkerboard(height: int, width: int, channels: int) -> np.ndarray:

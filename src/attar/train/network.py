@@ -82,6 +82,13 @@ class Network(keras.Model):
         bits = ops.sum(bits, axis=tuple(range(1, len(bits.shape))))
         return Forward(self.synthesis(symbols, training=training), bits, symbols)
 
+    def draw(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        """Random numbers that :meth:`call` takes for a batch of ``shape`` in training, or draws itself.
+
+        Drawing breaks a graph that PyTorch compiles, so it is done before.
+        """
+        return {}
+
     @property
     def has_qualities(self) -> bool:
         """Whether one model serves a range of rates."""
@@ -93,7 +100,7 @@ class Network(keras.Model):
         return {"analysis": self.analysis, "synthesis": self.synthesis}
 
     def shapes(self, size: int) -> tuple[Any, Any]:
-        """Shapes of the latent and of the regenerated image of a square image; raises where they do not fit."""
+        """Shapes of latent and regenerated image of a square image; raises where they do not fit."""
         latent = self.analysis.compute_output_shape((1, size, size, self.spec.input_shape[2]))
         return latent, self.synthesis.compute_output_shape(latent)
 

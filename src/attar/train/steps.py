@@ -43,13 +43,12 @@ class Step(Protocol):
 
 
 def measure(
-    network: Network, loss: losses.Loss, images: Any, training: bool, quality: float | None = None
+    network: Network, loss: losses.Loss, images: Any, training: bool, **chosen: Any
 ) -> tuple[Any, Any]:
     """One pass: images (B, H, W, C) uint8 -> (loss to differentiate, the four METRICS as a tensor (4,)).
 
-    ``quality`` (0..1) is for networks of variable rate, which draw one for each image in training.
+    ``chosen`` goes to the network: a ``quality`` (0..1), or what its ``draw`` gave.
     """
-    chosen = {} if quality is None else {"quality": quality}
     forward = network(images, training=training, **chosen)
     target = ops.cast(images, "float32") / 255.0
     value, rate = loss(target, forward.regenerated, forward.bits, forward.lambdas)
@@ -118,14 +117,16 @@ class _TorchStep:
         self.average = [weight.detach().clone() for weight in self.weights] if average else []
         self.done = 0
 
-        def forward(images: Any) -> tuple[Any, Any]:
-            return measure(network, loss, images, training=True)
+        self.draw = network.draw
+
+        def forward(images: Any, drawn: dict[str, Any]) -> tuple[Any, Any]:
+            return measure(network, loss, images, training=True, **drawn)
 
         self.forward = torch.compile(forward) if compiled else forward
 
     def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
         batch = self.torch.from_numpy(images).to(self.device, non_blocking=True)
-        value, metrics = self.forward(batch)
+        value, metrics = self.forward(batch, self.draw(images.shape))
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         if self.clip_norm is not None:

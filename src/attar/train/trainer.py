@@ -337,7 +337,8 @@ def measure_split(
     with _no_gradient():
         for _, images in datasets.batches(split, size):
             between()
-            _, metrics = steps.measure(net, loss, images, training=False, quality=quality)
+            chosen = {} if quality is None else {"quality": quality}
+            _, metrics = steps.measure(net, loss, images, training=False, **chosen)
             totals += np.asarray(ops.convert_to_numpy(metrics), np.float64) * len(images)
             count += len(images)
     return dict(zip(steps.METRICS, (totals / count).tolist(), strict=True))
