@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,18 @@ from typing import Any
 import click
 import numpy as np
 
-from attar.apps.cli import common
+from attar.apps.cli import common, runs
 from attar.codec import images
+from attar.codec.files import atomic
 from attar.errors import AttarError, BundleError, ImageError, ModelMissingError
+from attar.train.datasets.form import Form, conform, opaque
 
 FORMATS = {".onnx": "onnx", ".keras": "keras", ".h5": "h5", "": "saved-model"}
 
 
 @dataclass(frozen=True)
 class Model:
-    """Something that regenerates images: (H, W, C) uint8 -> ((H, W, C) float in 0..1, bytes of the file or None)."""
+    """Something that regenerates images: (H, W, C) uint8 -> (H, W, C) float in 0..1, and the bytes."""
 
     regenerate: Callable[[np.ndarray], tuple[np.ndarray, int | None]]
     channels: int | None
@@ -53,23 +56,36 @@ def run(
 
     def work(job: common.Job) -> dict[str, Any]:
         source, target = job
-        pixels = fitted(images.read(source, convert=True).pixels, channels, height, width)
+        pixels = fitted(images.read(source, convert=True), channels, height, width)
         values, size_in_bytes = loaded.regenerate(pixels)
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        if not postprocess:
-            np.save(Path(target).with_suffix(".npy"), values)
         regenerated = np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8)
-        images.write(target, images.from_array(regenerated), overwrite=force)
+        _write(Path(target), regenerated, None if postprocess else values, force)
         return {"input": source, "output": target, "ok": True, **quality(pixels, regenerated, size_in_bytes)}
 
-    common.run_jobs(jobs, work, label="infer", show=lambda row: click.echo(words(row), err=True), as_json=as_json)
+    common.run_jobs(
+        jobs, work, label="infer", show=lambda row: click.echo(words(row), err=True), as_json=as_json
+    )
+
+
+def _write(target: Path, regenerated: np.ndarray, values: np.ndarray | None, force: bool) -> None:
+    """Write an image, and the network's own ``values`` beside it where they are wanted; both or none."""
+    common.make_folder(str(target))
+    if values is None:
+        images.write(target, images.from_array(regenerated), overwrite=force)
+        return
+    with atomic(target.with_suffix(".npy"), overwrite=force) as temporary:
+        np.save(temporary, values)
+        images.write(target, images.from_array(regenerated), overwrite=force)
 
 
 def quality(original: np.ndarray, regenerated: np.ndarray, size_in_bytes: int | None) -> dict[str, Any]:
-    """PSNR in dB (None: identical), SSIM, and bytes and bits per pixel of the whole file where there is one."""
+    """PSNR in dB (None: identical), SSIM, and bytes and bits per pixel of the file where there is one."""
     from attar.measure import metrics
 
-    row: dict[str, Any] = {"psnr": metrics.psnr(original, regenerated), "ssim": metrics.ssim(original, regenerated)}
+    row: dict[str, Any] = {
+        "psnr": metrics.psnr(original, regenerated),
+        "ssim": metrics.ssim(original, regenerated),
+    }
     if size_in_bytes is not None:
         row |= {"bytes": size_in_bytes, "bpp": 8 * size_in_bytes / (original.shape[0] * original.shape[1])}
     return row
@@ -94,43 +110,46 @@ def find_images(path: Path) -> list[tuple[Path, Path]]:
     return [(p, p.relative_to(path)) for p in found]
 
 
-def fitted(pixels: np.ndarray, channels: int | None, height: int | None, width: int | None) -> np.ndarray:
-    """Pixels (H, W, C) uint8 in the model's channels and size."""
-    from PIL import Image
-
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    if channels:
-        image = image.convert("L" if channels == 1 else "RGB")
-    wanted = (width or image.width, height or image.height)
-    if wanted != image.size:
-        image = image.resize(wanted, Image.Resampling.LANCZOS)
-    array = np.asarray(image)
-    return array[..., None] if array.ndim == 2 else array
+def fitted(
+    picture: images.Picture, channels: int | None, height: int | None, width: int | None
+) -> np.ndarray:
+    """Pixels (H, W, C) uint8 of a picture over white, in the model's channels and size."""
+    pixels = opaque(picture)
+    return conform(pixels, Form(height or pixels.shape[0], width or pixels.shape[1], channels))
 
 
 def open_model(model: str) -> Model:
-    """Open a bundle (file or installed name), a whole exported network, or an exported pair ``encoder,decoder``."""
-    paths = [part for part in model.split(",") if part]
-    first = Path(paths[0]) if paths else Path()
-    if len(paths) == 1 and (not first.exists() or (first.is_file() and first.suffix not in FORMATS)):
+    """Open a bundle (file or installed name), a whole exported network, or a pair ``encoder,decoder``."""
+    paths = [Path(part) for part in model.split(",") if part]
+    if len(paths) == 1 and not _is_export(paths[0]):
         return _bundle(model)
     if not 1 <= len(paths) <= 2:
         raise ModelMissingError(f"--model {model}: expected one path, or an encoder and a decoder as A,B")
     for path in paths:
-        if not Path(path).exists():
+        if not path.exists():
             raise ModelMissingError(f"{path}: no such exported network")
-    parts = [_exported(Path(path)) for path in paths]
+        if not _is_export(path):
+            raise BundleError(f"{path}: not an exported network; expected {', '.join(filter(None, FORMATS))}")
+    runs.need_training("tensorflow" if any(path.is_dir() for path in paths) else "torch")
+    parts, shape = [_exported(path) for path in paths], _made_for(paths[0])
 
     def regenerate(pixels: np.ndarray) -> tuple[np.ndarray, None]:
         values: Any = pixels[None]
         for position, part in enumerate(parts):
             values = part(np.rint(values).astype(np.float32) if position else values)
         if values.shape[1:] != pixels.shape:
-            raise ImageError(f"{model}: gave {list(values.shape[1:])} for an image of {list(pixels.shape)}")
+            raise ImageError(
+                f"{model}: gave {list(values.shape[1:])} for an image of {list(pixels.shape)}; "
+                "resize with --height and --width"
+            )
         return values[0], None
 
-    shape = _input_shape(first)
-    return Model(regenerate, shape[2], (shape[0], shape[1]))
+    height, width, channels = shape
+    return Model(regenerate, channels, (height, width))
+
+
+def _is_export(path: Path) -> bool:
+    return path.is_dir() or (path.is_file() and path.suffix in FORMATS and path.suffix != "")
 
 
 def _bundle(model: str) -> Model:
@@ -146,41 +165,43 @@ def _bundle(model: str) -> Model:
     return Model(regenerate, codec.manifest.channels, (height, width))
 
 
+def _format(path: Path) -> str:
+    return FORMATS["" if path.is_dir() else path.suffix]
+
+
+@contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    """Translate what the loaders of three formats raise."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise AttarError(f"{path}: needs {error.name} to run: pip install {error.name}") from error
+    except Exception as error:
+        raise BundleError(f"{path}: not an exported network that can be loaded: {_brief(error)}") from error
+
+
+def _made_for(path: Path) -> Sequence[int | None]:
+    from attar.train import readback
+
+    with _loading(path):
+        return readback.input_shape(path, _format(path))
+
+
 def _exported(path: Path) -> Callable[[np.ndarray], np.ndarray]:
     """A function that runs one exported network; what does not fit it is an :class:`AttarError`."""
-    from attar.train import export
+    from attar.train import readback
 
-    try:
-        runner = export.read_back(path, FORMATS[path.suffix if path.is_file() else ""])
-    except AttarError:
-        raise
-    except Exception as error:  # noqa: BLE001 - three loaders, each with exceptions of its own
-        raise BundleError(f"{path}: not an exported network that can be loaded: {_brief(error)}") from error
+    with _loading(path):
+        runner = readback.read_back(path, _format(path))
 
     def run_checked(values: np.ndarray) -> np.ndarray:
         try:
             return runner(values)
-        except Exception as error:  # noqa: BLE001 - see above
-            raise ImageError(f"{path}: does not take an input of shape {list(values.shape)}: {_brief(error)}") from error
+        except Exception as error:
+            shape = list(values.shape)
+            raise ImageError(f"{path}: does not take an input of shape {shape}: {_brief(error)}") from error
 
     return run_checked
-
-
-def _input_shape(path: Path) -> Sequence[int | None]:
-    """Height, width and channels that an exported network was made for, None where it does not say."""
-    if path.suffix == ".onnx":
-        import onnx
-
-        dims = onnx.load(path, load_external_data=False).graph.input[0].type.tensor_type.shape.dim
-        sizes = [d.dim_value or None for d in dims[1:]]
-        return sizes if len(sizes) == 3 else [None] * 3
-    if path.suffix in (".keras", ".h5"):
-        import keras
-
-        from attar.train import layers  # noqa: F401 - registers the custom layers
-
-        return list(keras.models.load_model(path, compile=False).input_shape[1:])
-    return [None, None, None]
 
 
 def _brief(error: Exception) -> str:

@@ -28,6 +28,7 @@ from attar.codec.manifest import Entropy, Latent, Manifest
 from attar.codec.tables import Table
 from attar.errors import AttarError, BundleError, CheckpointError, ExportError
 from attar.train import checkpoint, graphs, network
+from attar.train.readback import read_back, run_keras
 
 FORMATS = ("onnx", "keras", "h5", "saved-model")
 MODES = ("bundle", "full", "encoder-decoder")
@@ -262,21 +263,6 @@ def whole(net: network.Network) -> Any:
     return keras.Model(net.analysis.input, net.synthesis(rounded), name="autoencoder")
 
 
-def read_back(path: Path, file_format: str) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that runs an exported network of :func:`to_files`."""
-    if file_format == "onnx":
-        return graphs.runner(path.read_bytes())
-    if file_format == "saved-model":
-        import tensorflow as tf
-
-        loaded = tf.saved_model.load(str(path))
-        return lambda values: np.asarray(loaded.serve(values))
-    from attar.train import layers  # noqa: F401 - registers the custom layers that the file names
-
-    model = keras.models.load_model(path, compile=False)
-    return lambda values: _run(model, values)
-
-
 def _write(model: Any, target: Path, file_format: str, example: np.ndarray, output: str) -> None:
     if file_format == "onnx":
         target.write_bytes(graphs.to_onnx(model, example[:1], output))
@@ -347,7 +333,7 @@ def _difference(
     """Largest difference of an export to the Keras model over all batches; infinite where shapes differ."""
     worst = 0.0
     for values in given:
-        expected = _run(model, values)
+        expected = run_keras(model, values)
         try:
             found = run(values)
         except AttarError:
@@ -365,8 +351,4 @@ def _difference(
 
 def _symbols(net: network.Network, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Rounded latents of images, float32."""
-    return [np.rint(_run(net.analysis, images)).astype(np.float32) for images in batches]
-
-
-def _run(model: Any, values: np.ndarray) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(model(values, training=False)))
+    return [np.rint(run_keras(net.analysis, images)).astype(np.float32) for images in batches]

@@ -111,6 +111,13 @@ def check_folder(path: Path) -> None:
         raise TrainingError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
+def log_scalars(log_dir: Path, scalars: Mapping[str, float]) -> None:
+    """Write numbers, as of step 0, to TensorBoard's files."""
+    with _tensorboard(log_dir) as writer:
+        for name, value in scalars.items():
+            writer.add_scalar(name, value, 0)
+
+
 def _tensorboard(log_dir: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 

@@ -27,10 +27,10 @@ def validate(net: network.Network, loss: losses.Loss, split: datasets.Split) -> 
     """Measure a network over a split.
 
     Returns:
-        ``images``; ``loss`` (rounded latents, estimated rate); and of the real files: ``psnr`` in dB and
-        ``ssim`` of the decoded 8-bit images, ``bytes`` (mean size of a whole file), ``bpp`` (bits of whole files
-        per pixel) and ``estimated_bytes`` (what the prior says the latents alone cost). An image that comes
-        back identical has no PSNR and is left out of its mean, which is None where all do.
+        ``images``; ``loss`` (rounded latents, estimated rate); of the real files ``psnr`` in dB and ``ssim``
+        of the decoded 8-bit images, ``bytes`` (mean of whole files) and ``bpp`` (their bits per pixel); and
+        ``estimated_bytes`` (what the prior says the latents alone cost). An image that comes back
+        identical has no PSNR and is left out of its mean, which is None where all do.
     """
     codec = make_codec(net)
     estimate = trainer.measure_split(net, loss, split)
