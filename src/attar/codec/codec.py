@@ -27,6 +27,7 @@ from attar.codec.hyperprior import HyperCoder
 from attar.codec.images import Picture
 from attar.codec.latents import LatentCoder
 from attar.codec.manifest import Hyperprior
+from attar.codec.refine import MAX_EFFORT, MAX_SYMBOLS, Refiner
 from attar.codec.tables import INT32
 from attar.errors import BundleError, FormatError, ImageError, ModelMissingError, TargetError
 
@@ -74,33 +75,47 @@ class Codec:
         return f"Codec({self.manifest.name!r}, {self.bundle.sha256[:8]}: {self.manifest.accepts})"
 
     def compress(
-        self, image: Source, *, quality: int | None = None, convert: bool = False, strip: bool = False
+        self,
+        image: Source,
+        *,
+        quality: int | None = None,
+        effort: int = 0,
+        convert: bool = False,
+        strip: bool = False,
     ) -> bytes:
         """The bytes of a ``.attar`` file.
 
         ``image``: uint8 (H, W) or (H, W, 1 to 4), the last of 2 or 4 channels being alpha, a Pillow image,
         or an image file. ``quality``: 1 to 100 for a model of variable rate, 50 when None; a model with a
-        single rate takes none. ``convert`` accepts what loses something (:func:`attar.codec.images.read`);
-        ``strip`` drops the metadata. Raises :class:`ImageError` for an image that cannot be read, or that
-        the model cannot take.
+        single rate takes none. ``effort``: 0 to 9 rounds of search for better symbols of this image; models
+        whose latent has more than a few hundred have none. ``convert`` accepts what loses something
+        (:func:`attar.codec.images.read`); ``strip`` drops the metadata. Raises :class:`ImageError` for an
+        image that cannot be read, or that the model cannot take.
         """
-        return self.compress_batch([image], quality=quality, convert=convert, strip=strip)[0]
+        (data,) = self.compress_batch([image], quality=quality, effort=effort, convert=convert, strip=strip)
+        return data
 
     def compress_batch(
         self,
         sources: Sequence[Source],
         *,
         quality: int | None = None,
+        effort: int = 0,
         convert: bool = False,
         strip: bool = False,
     ) -> list[bytes]:
         """A file for each image; images of equal size go through the network together."""
         level = self._level(quality)
+        if not 0 <= effort <= MAX_EFFORT:
+            raise TargetError(f"effort {effort}: expected 0 to {MAX_EFFORT}")
         pictures = [self._accepted(source, convert) for source in sources]
         files: list[bytes] = [b""] * len(pictures)
         for places in _batches([picture.pixels.shape for picture in pictures]):
             batch = np.stack([self.prepare(pictures[place].pixels) for place in places])
-            for place, symbols in zip(places, self.analyse(batch, level), strict=True):
+            found = self.analyse(batch, level)
+            if effort and self._refiner is not None:
+                found = self._refiner.refine(batch, found, effort)
+            for place, symbols in zip(places, found, strict=True):
                 picture = pictures[place]
                 files[place] = self._pack(picture.stripped() if strip else picture, symbols, level)
         return files
@@ -259,6 +274,15 @@ class Codec:
         if isinstance(entropy, Hyperprior):
             return HyperCoder(self.manifest, entropy, self.bundle.tables, self._run)
         return LatentCoder(self.manifest, self.bundle.tables)
+
+    @cached_property
+    def _refiner(self) -> Refiner | None:
+        """The search of higher efforts, for latents that are short vectors."""
+        latent = self.manifest.latent
+        short = latent.stride is None and not latent.shape and latent.channels <= MAX_SYMBOLS
+        if not short or isinstance(self.manifest.entropy, Hyperprior):
+            return None
+        return Refiner(self.synthesise, self.bundle.tables)
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()

@@ -86,12 +86,25 @@ def target_options(command: Command) -> Command:
 @output_options
 @target_options
 @model_option
+@click.option(
+    "--effort",
+    type=click.IntRange(0, 9),
+    default=0,
+    show_default=True,
+    help="Rounds of search for a better file; decoding stays the same.",
+)
 @click.option("--convert", is_flag=True, help="Accept a loss: CMYK, 16 bits, frames after the first.")
 @click.option("--strip", is_flag=True, help="Drop ICC profile, EXIF and XMP.")
 @max_pixels_option
 @json_option
 def compress(
-    inputs: tuple[str, ...], model: str | None, convert: bool, strip: bool, max_pixels: int, **options: Any
+    inputs: tuple[str, ...],
+    model: str | None,
+    effort: int,
+    convert: bool,
+    strip: bool,
+    max_pixels: int,
+    **options: Any,
 ) -> None:
     """Compress images to .attar files. FILE may be - for stdin."""
     from attar.codec import images
@@ -107,7 +120,7 @@ def compress(
     def work(name: str) -> tuple[bytes, Row]:
         raw = common.read_input(name)
         picture = images.read(raw, convert=convert, max_pixels=max_pixels, name=common.shown(name))
-        data = compress_to(target, codec, picture.stripped() if strip else picture)
+        data = compress_to(target, codec, picture.stripped() if strip else picture, effort)
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         sizes = {"input_bytes": len(raw), "bytes": len(data), "bpp": 8 * len(data) / pixels}
         return data, _size(picture) | sizes | {"model": codec.manifest.name}
@@ -125,10 +138,10 @@ def chosen_target(options: dict[str, Any]) -> Target | None:
     return Target(*given.popitem()) if given else None
 
 
-def compress_to(target: Target | None, codec: Codec, picture: Picture) -> bytes:
+def compress_to(target: Target | None, codec: Codec, picture: Picture, effort: int = 0) -> bytes:
     """The file of a picture, at the best setting that keeps to ``target``."""
     if target is None:
-        return codec.compress(picture)
+        return codec.compress(picture, effort=effort)
     from attar.codec.targets import reach
     from attar.measure import metrics
 
@@ -139,7 +152,7 @@ def compress_to(target: Target | None, codec: Codec, picture: Picture) -> bytes:
         found = getattr(metrics, target.kind)(picture.pixels, codec.decode(data).pixels)
         return math.inf if found is None else float(found)
 
-    return reach(target, (0, 0), lambda _: codec.compress(picture), score)
+    return reach(target, (0, 0), lambda _: codec.compress(picture, effort=effort), score)
 
 
 @click.command()
