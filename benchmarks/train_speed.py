@@ -32,7 +32,14 @@ def bare(images: np.ndarray, batch: int, full_loss: bool) -> Callable[[int], flo
 
     act = nn.LeakyReLU(0.2)
     encoder = nn.Sequential(
-        nn.Conv2d(1, 20, 5, 2, 2), act, nn.Conv2d(20, 50, 5, 2, 2), act, nn.Flatten(), nn.Linear(2450, 500), act, nn.Linear(500, 50)
+        nn.Conv2d(1, 20, 5, 2, 2),
+        act,
+        nn.Conv2d(20, 50, 5, 2, 2),
+        act,
+        nn.Flatten(),
+        nn.Linear(2450, 500),
+        act,
+        nn.Linear(500, 50),
     )
     decoder = nn.Sequential(
         nn.Linear(50, 500), act, nn.Linear(500, 2450), act, nn.Unflatten(1, (50, 7, 7)),
@@ -80,7 +87,14 @@ def attar_train(batch: int, bf16: bool, compiled: bool) -> Callable[[int], float
 
     def run(steps: int) -> float:
         if not made:  # a compiled step is kept, and its compilation is not timed
-            config = TrainConfig(batch_size=batch, epochs=10_000, steps_per_epoch=steps, bf16=bf16, compiled=compiled, schedule="constant")
+            config = TrainConfig(
+                batch_size=batch,
+                epochs=10_000,
+                steps_per_epoch=steps,
+                bf16=bf16,
+                compiled=compiled,
+                schedule="constant",
+            )
             made.append(Trainer(config, model, data, folder))
         trainer = made[0]
         trainer.progress.steps_per_epoch = steps
@@ -94,12 +108,16 @@ def attar_train(batch: int, bf16: bool, compiled: bool) -> Callable[[int], float
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--compile", action="store_true", help="also measure compiled steps (a minute of compiling first)")
+    parser.add_argument(
+        "--compile", action="store_true", help="also measure compiled steps (a minute of compiling first)"
+    )
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(options.threads)
 
@@ -125,10 +143,14 @@ def main() -> None:
         for name, run in runs.items():
             found[name].append(run(options.steps))
     middle = {name: statistics.median(values) for name, values in found.items()}
-    print(f"torch {torch.__version__}, {options.threads} threads, batch {options.batch_size}, {options.rounds} rounds of {options.steps} steps")
+    print(
+        f"torch {torch.__version__}, {options.threads} threads, batch {options.batch_size}, {options.rounds} rounds of {options.steps} steps"
+    )
     print(f"  {'loop':22}{'steps/s':>9}{'/ bare L1':>11}{'/ bare same loss':>18}")
     for name, value in middle.items():
-        print(f"  {name:22}{value:9.1f}{value / middle['bare L1']:11.2f}{value / middle['bare, same loss']:18.2f}")
+        print(
+            f"  {name:22}{value:9.1f}{value / middle['bare L1']:11.2f}{value / middle['bare, same loss']:18.2f}"
+        )
 
 
 if __name__ == "__main__":

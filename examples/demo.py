@@ -31,7 +31,9 @@ SHOWN, COMPARED = 8, 200
 def run(*words: str) -> str:
     """Run one attar command, show it, and give back what it printed."""
     print("$ attar " + " ".join(words), flush=True)
-    done = subprocess.run([sys.executable, "-m", "attar", *words], stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "attar", *words], stdout=subprocess.PIPE, text=True, check=False
+    )
     if done.returncode:
         sys.exit(done.returncode)
     return done.stdout
@@ -50,8 +52,25 @@ def main() -> None:
         Image.fromarray(image[..., 0]).save(digits / f"{number}.png")
 
     # lmbda is the price of a bit: a smaller one gives larger files and better digits.
-    run("train", "--model", model, "--dataset", "digits", "--epochs", EPOCHS, "--lmbda", "0.01", "--average", "0.99",
-        "--learning-rate", "0.002", "--verbosity", "2", "--run-dir", str(OUT / "run"))
+    run(
+        "train",
+        "--model",
+        model,
+        "--dataset",
+        "digits",
+        "--epochs",
+        EPOCHS,
+        "--lmbda",
+        "0.01",
+        "--average",
+        "0.99",
+        "--learning-rate",
+        "0.002",
+        "--verbosity",
+        "2",
+        "--run-dir",
+        str(OUT / "run"),
+    )
     checkpoint = str(OUT / "run" / "checkpoints" / "best.npz")
     row = json.loads(run("validate", "--ckpt-path", checkpoint, "--json"))
     run("export", "--ckpt-path", checkpoint, "--save-path", bundle, "--licence", "Apache-2.0")
@@ -60,12 +79,16 @@ def main() -> None:
     files = [str(OUT / "compressed" / f"{number}.attar") for number in range(SHOWN)]
     run("decompress", *files, "-m", bundle, "-o", f"{OUT / 'regenerated'}/")
 
-    print(f"\nTest digits the model has never seen ({row['images']}): PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}, "
-          f"{row['bytes']:.1f} bytes for a whole .attar file.")
+    print(
+        f"\nTest digits the model has never seen ({row['images']}): PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}, "
+        f"{row['bytes']:.1f} bytes for a whole .attar file."
+    )
     ours = attar.load(bundle)
     compressed = ours.compress_batch(list(images))
     table(list(images), float(np.mean([len(data) for data in compressed])), row["ssim"])
-    print(f"\nPictures: {OUT}/run/regenerated.png, curves.png, model.svg; files: {OUT}/compressed, {OUT}/regenerated")
+    print(
+        f"\nPictures: {OUT}/run/regenerated.png, curves.png, model.svg; files: {OUT}/compressed, {OUT}/regenerated"
+    )
     print(f"Done in {time.monotonic() - began:.0f} s.")
 
 
@@ -78,8 +101,10 @@ def table(images: list[np.ndarray], size: float, ssim: float) -> None:
         if isinstance(found, Absent):
             print(f"  {found.name:15} absent: {found.reason}")
         else:
-            print(f"  {found.name:15}{found.bytes:8.1f}{found.ssim:9.4f}{found.bytes / size:9.2f}"
-                  + ("" if found.reached else "  (its best)"))
+            print(
+                f"  {found.name:15}{found.bytes:8.1f}{found.ssim:9.4f}{found.bytes / size:9.2f}"
+                + ("" if found.reached else "  (its best)")
+            )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def test_beats_the_200_bytes_it_replaces(measured: dict[str, float]) -> None:
 
 def test_readme_states_what_is_measured(measured: dict[str, float]) -> None:
     row = re.search(
-        r"\| \*\*Attar `digits`\*\* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", (ROOT / "README.md").read_text(encoding="utf-8")
+        r"\| \*\*Attar `digits`\*\* \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
     )
     assert row, "the README's table has no row of Attar's"
     size, ssim, psnr = map(float, row.groups())
@@ -70,6 +71,8 @@ def test_decompressing_a_digit_loads_no_framework(images: np.ndarray, tmp_path: 
         "heavy = {'torch', 'keras', 'tensorflow', 'jax', 'matplotlib', 'onnx'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "digit.png").exists()

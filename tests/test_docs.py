@@ -36,8 +36,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(words: list[str], folder: Path) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ATTAR_CACHE": str(folder / "cache")}
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, f"{shlex.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, (
+        f"{shlex.join(words)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     return done.stdout
 
 
@@ -67,7 +71,11 @@ def test_readme_python_runs_as_printed(folder: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_to_files(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
-    missing = [t for t in targets if "://" not in t and not t.startswith("mailto:") and not (page.parent / t).exists()]
+    missing = [
+        t
+        for t in targets
+        if "://" not in t and not t.startswith("mailto:") and not (page.parent / t).exists()
+    ]
     assert not missing, f"{page.name} links to {missing}"
 
 

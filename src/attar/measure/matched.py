@@ -68,7 +68,9 @@ def _match(anchor: Anchor, images: Sequence[Pixels], ssim: float) -> Match:
 def _measure(anchor: Anchor, images: Sequence[Pixels], quality: float | None, ssim: float) -> Match:
     originals = np.stack(images)
     files = [anchor.encode(image, quality) for image in images]
-    decoded = np.stack([conform(anchor.decode(data), image) for data, image in zip(files, images, strict=True)])
+    decoded = np.stack(
+        [conform(anchor.decode(data), image) for data, image in zip(files, images, strict=True)]
+    )
     decibels = metrics.psnr(originals, decoded)
     finite = decibels[np.isfinite(decibels)]
     found = float(np.mean(metrics.ssim(originals, decoded)))
