@@ -2,9 +2,10 @@
 
     python benchmarks/train_speed.py [--rounds 3] [--steps 150] [--batch-size 32] [--threads 2] [--compile]
 
-Everything runs in one process, in turns, so that a noisy machine disturbs all alike; what counts is the ratio. The bare loop
-has no prior, no rate, no metrics, no data pipeline and the L1 loss ("bare L1"), or the same loss as Attar's, rate included
-("bare, same loss"). Attar's figure is of whole epochs of the Trainer: batches, noise, prior, SSIM, PSNR, clipping, records.
+Everything runs in one process, in turns, so that a noisy machine disturbs all alike; what counts is the
+ratio. The bare loop has no prior, no rate, no metrics, no data pipeline and the L1 loss ("bare L1"), or the same
+loss as Attar's, rate included ("bare, same loss"). Attar's figure is of whole epochs of the Trainer: batches,
+noise, prior, SSIM, PSNR, clipping, records.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def main() -> None:
             found[name].append(run(options.steps))
     middle = {name: statistics.median(values) for name, values in found.items()}
     print(
-        f"torch {torch.__version__}, {options.threads} threads, batch {options.batch_size}, {options.rounds} rounds of {options.steps} steps"
+        f"torch {torch.__version__}, {options.threads} threads, batch {options.batch_size},"
+        f" {options.rounds} rounds of {options.steps} steps"
     )
     print(f"  {'loop':22}{'steps/s':>9}{'/ bare L1':>11}{'/ bare same loss':>18}")
     for name, value in middle.items():

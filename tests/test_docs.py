@@ -21,7 +21,7 @@ DIGITS = ROOT / "src" / "attar" / "data" / "digits" / "t10k-images-idx3-ubyte.gz
 
 
 def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,7 @@ def at_equal_ssim(
     names: Sequence[str],
     advance: Callable[[str], None] = lambda name: None,
 ) -> list[Match | Absent]:
-    """Each named codec's smallest mean file size with a mean SSIM of at least ``ssim``, by bisection over its qualities.
+    """Each named codec's smallest mean file size with a mean SSIM of at least ``ssim``, by bisection.
 
     ``images``: equal-sized uint8 (H, W, C). ``advance`` is called with a codec's name before it is measured. A codec
     that this machine lacks is an :class:`~attar.measure.anchors.Absent`.
