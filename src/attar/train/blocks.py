@@ -169,7 +169,7 @@ class QualityGain(keras.layers.Layer):
     def call(self, inputs: tuple[Any, Any]) -> Any:
         """Values (B, H, W, C) and quality (B,) in 0..1 -> values times gains, float32 (B, H, W, C)."""
         values, quality = inputs
-        levels = np.arange(self.levels, dtype="float32")
+        levels = ops.arange(self.levels, dtype="float32")
         place = ops.expand_dims(ops.cast(quality, "float32"), -1) * (self.levels - 1.0)  # (B, 1)
         near = ops.relu(1.0 - ops.abs(place - levels))  # (B, levels): the two neighbours' shares
         gains = ops.exp(ops.matmul(near, self.log_gains))  # (B, C)

@@ -27,7 +27,8 @@ from attar.codec.codec import Codec
 from attar.codec.manifest import Entropy, Latent, Manifest
 from attar.codec.tables import Table
 from attar.errors import AttarError, BundleError, CheckpointError, ExportError
-from attar.train import checkpoint, graphs, network
+from attar.train import checkpoint, export_hyper, graphs, network
+from attar.train.hyperprior import HyperNetwork
 from attar.train.readback import read_back, run_keras
 
 FORMATS = ("onnx", "keras", "h5", "saved-model")
@@ -122,14 +123,12 @@ def to_bundle_bytes(
         ExportError: if the exported networks do not reproduce the trained ones.
     """
     images = _samples(net)
-    symbols = _symbols(net, images)
-    parts, differences = {}, {}
-    for part, model, given, output in (
-        ("analysis", net.analysis, images, "latent"),
-        ("synthesis", net.synthesis, symbols, "image"),
-    ):
-        full = graphs.to_onnx(model, given[0][:1], output)
-        parts[part], differences[part] = _reproduced(model, full, given, output, half)
+    if isinstance(net, HyperNetwork):
+        parts, differences = export_hyper.parts(net, images, half=half)
+        tables, extra = export_hyper.tables(net, make_tables), export_hyper.about(net)
+    else:
+        parts, differences = _factorized_parts(net, images, half)
+        tables, extra = make_tables(net.prior), {"entropy": Entropy("factorized")}
     geometry = network.geometry(net)
     *spatial, channels = geometry.latent
     manifest = Manifest(
@@ -141,7 +140,7 @@ def to_bundle_bytes(
         size=geometry.size,
         multiple=geometry.multiple,
         latent=Latent(channels, geometry.stride, tuple(spatial)),
-        entropy=Entropy("factorized"),
+        **extra,
         training=dict(training or {}),
         model=dict(net.spec.document),
         created_by={
@@ -150,9 +149,25 @@ def to_bundle_bytes(
             "backend": keras.backend.backend(),
         },
     )
-    data = bundle.to_bytes(manifest=manifest, graphs=parts, tables=make_tables(net.prior))
-    _check_bundle(data, images)
+    data = bundle.to_bytes(manifest=manifest, graphs=parts, tables=tables)
+    if isinstance(net, HyperNetwork):
+        export_hyper.check_files(net, data, images)
+    else:
+        _check_bundle(data, images)
     return data, differences
+
+
+def _factorized_parts(
+    net: network.Network, images: Sequence[np.ndarray], half: bool
+) -> tuple[dict[str, bytes], dict[str, float]]:
+    parts, differences = {}, {}
+    for part, model, given, output in (
+        ("analysis", net.analysis, images, "latent"),
+        ("synthesis", net.synthesis, _symbols(net, images), "image"),
+    ):
+        full = graphs.to_onnx(model, given[0][:1], output)
+        parts[part], differences[part] = _reproduced(model, full, given, output, half)
+    return parts, differences
 
 
 def _check_bundle(data: bytes, batches: Sequence[np.ndarray]) -> None:

@@ -66,7 +66,7 @@ class _IntegerConvolution(keras.layers.Layer):
         self.minimum, self.maximum = minimum, maximum
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_initializer = keras.initializers.get(kernel_initializer or self.default_initializer())
-        self.fixed: tuple[np.ndarray, np.ndarray] | None = None
+        self.fixed: tuple[Any, Any] | None = None
 
     def call(self, values: Any, training: bool = False) -> Any:
         """Integers (B, H, W, C), at most 255, as float32 -> integers ``minimum..maximum``, as float32."""
@@ -106,7 +106,7 @@ class _IntegerConvolution(keras.layers.Layer):
 
     def freeze(self) -> None:
         """Compute with today's quantised weights, as constants, from now on: what is exported is computed."""
-        kernel, bias = (np.asarray(ops.convert_to_numpy(value)) for value in self.quantised())
+        kernel, bias = (ops.stop_gradient(value) for value in self.quantised())
         self.fixed = (kernel, bias)
 
     def thaw(self) -> None:
