@@ -26,7 +26,7 @@ from attar.measure.plots import rd_plot
 QUALITIES = range(5, 100, 5)
 TOLERANCE_DB = 0.1
 PROGRAM = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).with_name('libjpeg9.py')))}"
-OLD_JPEG = f"ext:{PROGRAM} encode {{in}} {{out}} {{q}} :: {PROGRAM} decode {{in}} {{out}}"
+OLD_JPEG = f"jpeg-9d=ext:{PROGRAM} encode {{in}} {{out}} {{q}} :: {PROGRAM} decode {{in}} {{out}}"
 PSNR = METRICS["psnr"]
 
 
@@ -50,10 +50,11 @@ def main() -> int:
     given = parser.parse_args()
     pairs = {"webp-m4": "webp.json", "jpeg": "jpeg.json"}
     if importlib.util.find_spec("jpeglib"):
-        pairs[OLD_JPEG] = "jpeg.json"
+        pairs["jpeg-9d"] = "jpeg.json"
     else:
         print("jpeglib is not installed: the published library (libjpeg 9d) is not measured")
-    plan = benchmark.plan([given.kodak], list(pairs), dict.fromkeys(pairs, QUALITIES))
+    codecs = [OLD_JPEG if name == "jpeg-9d" else name for name in pairs]
+    plan = benchmark.plan([given.kodak], codecs, dict.fromkeys(pairs, QUALITIES))
     rows = benchmark.run(plan, given.output, repeats=1, jobs=given.jobs, command=shlex.join(sys.argv))
     measured = {curve.name: curve for curve in mean_curves(rows)}
     off = False
@@ -64,7 +65,7 @@ def main() -> int:
         binding = name != "jpeg"
         off |= binding and abs(largest) > TOLERANCE_DB
         print(
-            f"{'jpeg of libjpeg 9d' if name == OLD_JPEG else name}: {len(found)} rates, {found[0][0]:.2f} to "
+            f"{name}: {len(found)} rates, {found[0][0]:.2f} to "
             f"{found[-1][0]:.2f} bpp; largest difference {largest:+.4f} dB at {bpp:.2f} bpp, mean "
             f"{np.mean([d for _, d in found]):+.4f} dB; "
             f"BD-rate {bd(published, measured[name], PSNR).rate:+.2f} %"

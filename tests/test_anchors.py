@@ -128,4 +128,18 @@ def test_absent_codecs_say_why(monkeypatch):
 
 def test_names_are_split_at_commas_but_not_inside_commands():
     command = "ext:tool {in} {out} --x=1,2 :: tool {in} {out}"
-    assert split_names(["jpeg, webp", command, "webp,png,"]) == ["jpeg", "webp", command, "png"]
+    names = ["jpeg, webp", command, "webp,png,", f"tool={command}"]
+    assert split_names(names) == ["jpeg", "webp", command, "png", f"tool={command}"]
+
+
+def test_a_codec_can_have_a_label():
+    mine = find("mine=jpeg-opt")
+    assert mine.name == "mine"
+    assert mine.version.endswith(": jpeg-opt")
+    assert mine.encode(picture(3), 50) == find("jpeg-opt").encode(picture(3), 50)
+    assert find("mine=ext:no-tool {in} {out} :: cp {in} {out}") == Absent(
+        "mine", "the program 'no-tool' was not found"
+    )
+    assert find("ext:cp {in} {out} --q=3 :: cp {in} {out}").name.startswith("ext:")
+    with pytest.raises(AttarError, match="no codec is called 'jpg'"):
+        find("mine=jpg")

@@ -83,6 +83,16 @@ def test_a_run_measures_everything_and_only_once(folder, tmp_path):
     assert [row for row in again if row.quality != 40] == rows
 
 
+def test_one_codec_twice_needs_labels(folder, tmp_path):
+    command = "ext:cp {in} {out}.png :: cp {in} {out}"
+    made = plan([folder / "a.png"], [f"a={command}", f"b={command}", "png"])
+    rows = run(made, tmp_path / "out")
+    assert [row.codec for row in rows] == ["a", "b", "png"]
+    assert all(row.psnr == IDENTICAL for row in rows)
+    with pytest.raises(AttarError, match="two codecs are called 'a': give each a label"):
+        plan([folder], ["a=jpeg", "a=webp"])
+
+
 def test_a_changed_image_is_measured_again(folder, tmp_path):
     first = run(plan([folder / "a.png"], ["png"]), tmp_path / "out")
     Image.new("RGB", (40, 32)).save(folder / "a.png")

@@ -40,7 +40,7 @@ class Stub:
 
 def row_of(answer, image=None):
     image = picture() if image is None else image
-    (row,) = measure(Task.of([Row(image="x.png", codec="stub")], 2), Stub(answer), image)
+    (row,) = measure(Task("stub", (Row(image="x.png", codec="stub"),), 2), Stub(answer), image)
     return row
 
 
@@ -48,7 +48,7 @@ def test_a_row_is_true():
     image = picture(3, 170, 180)
     anchor = find("jpeg")
     blanks = [Row(image="x.png", codec="jpeg", quality=quality) for quality in (20, 90)]
-    low, high = measure(Task.of(blanks, 2), anchor, image)
+    low, high = measure(Task("jpeg", tuple(blanks), 2), anchor, image)
     for row, quality in ((low, 20), (high, 90)):
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
@@ -97,7 +97,7 @@ def test_a_failure_is_a_row(answer, message):
 
 
 def test_tasks_travel_as_json():
-    task = Task.of([Row(image="a\udce9.png", codec="jpeg", quality=q) for q in (5, None)], 3)
+    task = Task("jpeg", tuple(Row(image="a\udce9.png", codec="jpeg", quality=q) for q in (5, None)), 3)
     assert Task.from_json(task.to_json()) == task
 
 

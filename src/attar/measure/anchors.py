@@ -11,6 +11,7 @@
     attar:NAME, attar:PATH          an Attar bundle, installed or a file
     autoencoder:A.onnx+B.onnx       an exported encoder and decoder, see attar.measure.autoencoder
     ext:ENCODE :: DECODE [:: Q,...] any program, see attar.measure.external
+    LABEL=CODEC                     any of these under a name of one's own, as in "mine=attar:my.attarmodel"
 
 A codec that this machine lacks is an :class:`Absent` with the reason, so that a report can say so. Encoders
 and decoders run on one thread where their library lets one choose.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -103,6 +104,8 @@ EXAMPLES = (
     "jxl-lossless",
 )
 """Names to choose from; variants follow the table above."""
+LABELLED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,39})=(.+)", re.DOTALL)
+EXTERNAL = re.compile(r"\s*([A-Za-z0-9._+-]+=)?ext:")
 OTHERS = "attar:NAME, attar:FILE, autoencoder:A+B, ext:ENCODE :: DECODE"
 
 
@@ -184,6 +187,16 @@ class AttarAnchor:
 
 def find(name: str) -> Anchor | Absent:
     """The codec called ``name``; :class:`AttarError`, with the nearest name, for one that means nothing."""
+    if labelled := LABELLED.fullmatch(name):
+        label, plain = labelled.groups()
+        found: Any = _find(plain)
+        if isinstance(found, Absent):
+            return replace(found, name=label)
+        return replace(found, name=label, version=f"{found.version}: {plain}")
+    return _find(name)
+
+
+def _find(name: str) -> Anchor | Absent:
     kind, _, rest = name.partition(":")
     if kind == "ext":
         from attar.measure import external
@@ -204,11 +217,9 @@ def find(name: str) -> Anchor | Absent:
 
 
 def split_names(values: Sequence[str]) -> list[str]:
-    """``["jpeg,webp", "ext:a b,c :: d"]`` -> names, each once; what starts with ``ext:`` is not split."""
+    """``["jpeg,webp", "ext:a b,c :: d"]`` -> names, each once; an ``ext:`` codec is not split."""
     names = [
-        part.strip()
-        for value in values
-        for part in ([value] if value.lstrip().startswith("ext:") else value.split(","))
+        part.strip() for value in values for part in ([value] if EXTERNAL.match(value) else value.split(","))
     ]
     return list(dict.fromkeys(name for name in names if name))
 

@@ -46,12 +46,17 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured. ``unreadable``: failed rows for images that cannot be measured on."""
+    """What is to be measured.
+
+    ``unreadable``: failed rows for images that cannot be measured on. ``asked``: a codec's name -> how it was
+    asked for; ``qualities``: a codec's name -> what it is measured at.
+    """
 
     sources: tuple[Source, ...]
     unreadable: tuple[Row, ...]
     anchors: tuple[Anchor, ...]
     absent: tuple[Absent, ...]
+    asked: Mapping[str, str]
     qualities: Mapping[str, tuple[float | None, ...]]
 
     @property
@@ -89,11 +94,14 @@ def plan(
     :class:`AttarError` for a codec that does not exist, a quality out of its range, or no image at all.
     """
     given = dict(qualities or {})
-    if unknown := sorted(set(given) - set(codecs)):
-        raise AttarError(
-            f"qualities are given for {unknown[0]!r}, which is not among the codecs: {', '.join(codecs)}"
-        )
     found = [find(name) for name in codecs]
+    names = [codec.name for codec in found]
+    if unknown := sorted(set(given) - set(names)):
+        raise AttarError(
+            f"qualities are given for {unknown[0]!r}, which is not among the codecs: {', '.join(names)}"
+        )
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise AttarError(f"two codecs are called {twice[0]!r}: give each a label of its own, LABEL=CODEC")
     anchors = tuple(anchor for anchor in found if not isinstance(anchor, Absent))
     sources: list[Source] = []
     unreadable: list[Row] = []
@@ -107,6 +115,7 @@ def plan(
         tuple(unreadable),
         anchors,
         tuple(anchor for anchor in found if isinstance(anchor, Absent)),
+        dict(zip(names, codecs, strict=True)),
         {anchor.name: _qualities(anchor, given.get(anchor.name)) for anchor in anchors},
     )
 
@@ -136,7 +145,11 @@ def run(
     ledger.append(plan.unreadable)
     for anchor in plan.anchors:
         missing = [[row for row in blanks if row.key not in rows] for blanks in wanted]
-        tasks = [Task.of(blanks, repeats) for blanks in missing if blanks and blanks[0].codec == anchor.name]
+        tasks = [
+            Task(plan.asked[anchor.name], tuple(blanks), repeats)
+            for blanks in missing
+            if blanks and blanks[0].codec == anchor.name
+        ]
         for new in _measured(tasks, jobs):
             ledger.append(new)
             rows |= {row.key: row for row in new}

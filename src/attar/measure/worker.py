@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -39,25 +39,24 @@ MAX_REASON = 300
 
 @dataclass(frozen=True)
 class Task:
-    """One image through one codec at some qualities: the rows to fill, and how often to time each."""
+    """One image through one codec at some qualities: the rows to fill, and how often to time each.
 
+    ``codec``: how it was asked for, which :func:`attar.measure.anchors.find` understands.
+    """
+
+    codec: str
     blanks: tuple[Row, ...]
     repeats: int
 
     @classmethod
-    def of(cls, blanks: Sequence[Row], repeats: int) -> Task:
-        """A task for rows of one image and one codec."""
-        return cls(tuple(blanks), repeats)
-
-    @classmethod
     def from_json(cls, line: str) -> Task:
         """The task that :meth:`to_json` wrote."""
-        blanks, repeats = json.loads(line)
-        return cls(tuple(Row(**blank) for blank in blanks), repeats)
+        codec, blanks, repeats = json.loads(line)
+        return cls(codec, tuple(Row(**blank) for blank in blanks), repeats)
 
     def to_json(self) -> str:
         """The task on one line."""
-        return json.dumps([[asdict(row) for row in self.blanks], self.repeats])
+        return json.dumps([self.codec, [asdict(row) for row in self.blanks], self.repeats])
 
     def failed(self, reason: str) -> list[Row]:
         """Its rows when nothing could be measured."""
@@ -177,7 +176,7 @@ def main() -> None:
         anchors: dict[str, Anchor | Absent] = {}
         for line in sys.stdin:
             task = Task.from_json(line)
-            name, path = task.blanks[0].codec, task.blanks[0].image
+            name, path = task.codec, task.blanks[0].image
             try:
                 pixels = images.read(path).pixels
                 if name not in anchors:

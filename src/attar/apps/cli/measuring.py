@@ -71,8 +71,9 @@ def compare(reference: str, other: str, as_json: bool) -> None:
     "--codecs",
     multiple=True,
     metavar="LIST",
-    help="Separated by commas: jpeg, webp, avif, jxl, attar:NAME or FILE or run/, ext:COMMAND, ... May be "
-    "repeated; an ext: codec stands alone.  [default: jpeg,webp,avif,jxl and installed bundles for any size]",
+    help="Separated by commas: jpeg, webp, avif, jxl, attar:NAME, attar:FILE, the folder of a training run, "
+    "ext:ENCODE :: DECODE (alone in its --codecs), LABEL=CODEC, ...  [repeatable; default: jpeg,webp,avif,jxl "
+    "and installed bundles for any size]",
 )
 @click.option("-o", "--output", required=True, metavar="DIR", help="Where rows.csv and the report go.")
 @click.option(
@@ -212,7 +213,7 @@ def _plan(inputs: Sequence[str], codecs: Sequence[str], qualities: Sequence[str]
     from attar.measure.anchors import split_names
 
     names = split_names(codecs) if codecs else [*DEFAULT_CODECS, *_installed()]
-    names = [_bundle_of_run(name, folder) if _is_run(name) else name for name in names]
+    names = [_exported(name, folder) for name in names]
     try:
         return bench.plan(inputs, names, dict(map(_quality, qualities)))
     except MissingExtraError:
@@ -236,24 +237,24 @@ def _installed() -> list[str]:
     return found
 
 
-def _is_run(name: str) -> bool:
-    return (Path(name.removeprefix("attar:")) / BEST_CHECKPOINT).is_file()
-
-
-def _bundle_of_run(name: str, folder: Path) -> str:
-    """Export the best checkpoint of a training run's folder to a bundle beside the report, and name that."""
+def _exported(name: str, folder: Path) -> str:
+    """The name; for a training run's folder that of a bundle of its best checkpoint, made beside the report."""
+    label, _, plain = name.rpartition("=")
+    run = Path(plain.removeprefix("attar:"))
+    best = run / BEST_CHECKPOINT
+    if not best.is_file():
+        return name
     from attar.apps.cli import training
 
     training.need_training()
     from attar.train import checkpoint, export
 
-    run = Path(name.removeprefix("attar:"))
-    best = run / BEST_CHECKPOINT
     _, net, _ = training.load_trained(None, str(best), {})
-    target = folder / "bundles" / f"{run.resolve().name}.attarmodel"
+    label = label or run.resolve().name
+    target = folder / "bundles" / f"{label}.attarmodel"
     summary = training.training_summary(checkpoint.load(best).record)
-    export.to_bundle(net, target, name=target.stem, version="1", licence="unknown", training=summary)
-    return f"attar:{target}"
+    export.to_bundle(net, target, name=label, version="1", licence="unknown", training=summary)
+    return f"{label}=attar:{target}"
 
 
 def _quality(text: str) -> tuple[str, list[float]]:
