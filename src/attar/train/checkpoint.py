@@ -104,12 +104,9 @@ def _brief(error: Exception) -> str:
 
 def weights(network: Any) -> dict[str, np.ndarray]:
     """Every variable of a network (the state of its random generators too) by its lasting name, as arrays."""
-    import keras
+    from attar.train.tensors import to_numpy
 
-    return {
-        f"weights/{name}": np.asarray(keras.ops.convert_to_numpy(variable))
-        for name, variable in network.named_variables().items()
-    }
+    return {f"weights/{name}": to_numpy(variable) for name, variable in network.named_variables().items()}
 
 
 def restore_weights(network: Any, checkpoint: Checkpoint, source: str, *, averaged: bool = False) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from attar.train import blocks, integer
+from attar.train.tensors import to_numpy
 
 
 @keras.saving.register_keras_serializable("attar")
@@ -122,8 +123,7 @@ class FactorizedPrior(keras.layers.Layer):
     def probabilities(self, minimum: int, maximum: int) -> np.ndarray:
         """Probability of every integer in minimum..maximum, float64 (C, maximum - minimum + 1)."""
         logits, means, log_scales = (
-            np.asarray(ops.convert_to_numpy(v), np.float64)
-            for v in (self.logits, self.means, self.log_scales)
+            to_numpy(v).astype(np.float64) for v in (self.logits, self.means, self.log_scales)
         )
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)

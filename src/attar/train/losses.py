@@ -57,7 +57,7 @@ def ms_ssim(a: Any, b: Any) -> Any:
     """Multi-scale SSIM of each image, (B,), on five scales.
 
     Images too small for that take as many scales as leave 11 pixels, the weights renormalised. Terms below
-    zero count as zero; their gradient is that of a small positive number, so that training can leave them.
+    zero count as zero and keep a gradient all the same, so that training can leave them.
     """
     scales = _scales(min(int(a.shape[1]), int(a.shape[2])))
     weights = np.asarray(SCALE_WEIGHTS[:scales]) / sum(SCALE_WEIGHTS[:scales])
@@ -69,7 +69,8 @@ def ms_ssim(a: Any, b: Any) -> Any:
         full, contrast = _ssim_terms(a, b)
         term = full if scale == scales - 1 else contrast
         exact = exact * ops.maximum(ops.stop_gradient(term), 0.0) ** weight
-        smooth = smooth * ops.maximum(term, SMALLEST_TERM) ** weight
+        below = ops.minimum(term - SMALLEST_TERM, 0.0)
+        smooth = smooth * ops.maximum(term, SMALLEST_TERM) ** weight * ops.exp(below)
     return ops.mean(smooth + ops.stop_gradient(exact - smooth), axis=-1)
 
 

@@ -14,6 +14,7 @@ from attar.train import (
     graphs,
     layers,  # noqa: F401 - registers the custom layers that the files name
 )
+from attar.train.tensors import to_numpy
 
 
 def read_back(path: Path, file_format: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -34,7 +35,7 @@ def read_back(path: Path, file_format: str) -> Callable[[np.ndarray], np.ndarray
 
 def run_keras(model: Any, values: np.ndarray) -> np.ndarray:
     """Output of a Keras model in inference, as an array."""
-    return np.asarray(keras.ops.convert_to_numpy(model(values, training=False)))
+    return to_numpy(model(values, training=False))
 
 
 def input_shape(path: Path, file_format: str) -> Sequence[int | None]:

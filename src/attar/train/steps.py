@@ -17,6 +17,7 @@ from keras import ops
 from attar.errors import CheckpointError
 from attar.train import losses
 from attar.train.network import Network
+from attar.train.tensors import to_numpy
 
 METRICS = ("loss", "rate", "psnr", "ssim")
 BETAS, EPSILON = (0.9, 0.999), 1e-7  # Keras's defaults, so that every backend trains alike
@@ -144,9 +145,9 @@ class _TorchStep:
         arrays = {}
         for name, weight in zip(self.names, self.weights, strict=True):
             for key, value in self.optimizer.state.get(weight, {}).items():
-                arrays[f"optimizer/{name}/{key}"] = value.detach().cpu().numpy()
+                arrays[f"optimizer/{name}/{key}"] = to_numpy(value)
         for name, value in zip(self.names, self.average, strict=False):
-            arrays[f"average/{name}"] = value.cpu().numpy()
+            arrays[f"average/{name}"] = to_numpy(value)
         return arrays
 
     def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:
@@ -221,10 +222,10 @@ class _KerasStep:
 
     def state(self) -> dict[str, np.ndarray]:
         # By position: the names that Keras gives these variables count the layers of the process.
-        arrays = {f"optimizer/{place}": v.numpy() for place, v in enumerate(self.optimizer.variables)}
+        arrays = {f"optimizer/{place}": to_numpy(v) for place, v in enumerate(self.optimizer.variables)}
         for name, value in zip(self.names, self.average, strict=False):
-            arrays[f"average/{name}"] = ops.convert_to_numpy(value)
-        return {name: np.asarray(value) for name, value in arrays.items()}
+            arrays[f"average/{name}"] = to_numpy(value)
+        return arrays
 
     def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:
         expected = {str(place): tuple(v.shape) for place, v in enumerate(self.optimizer.variables)}

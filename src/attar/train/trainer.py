@@ -23,7 +23,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from attar import spec as specs
 from attar.errors import CheckpointError, TrainingError
@@ -32,6 +31,7 @@ from attar.train.config import TrainConfig
 from attar.train.interrupt import Interrupted, deferred
 from attar.train.journal import Journal, check_folder
 from attar.train.progress import Progress, Row
+from attar.train.tensors import to_numpy
 
 BEST, LAST = "best.npz", "last.npz"
 RESULTS = ("history.csv", "curves.png", "regenerated.png")
@@ -207,7 +207,7 @@ class Trainer:
         progress = self.progress
         if not pending:
             return
-        values = np.stack([np.asarray(ops.convert_to_numpy(metrics), np.float64) for _, metrics in pending])
+        values = np.stack([to_numpy(metrics).astype(np.float64) for _, metrics in pending])
         for back, ((indices, _), row) in enumerate(zip(pending, values, strict=True)):
             if not np.isfinite(row[0]):
                 batch = progress.batch - len(pending) + back + 1
@@ -317,7 +317,7 @@ def regenerate(net: network.Network, images: np.ndarray) -> tuple[np.ndarray, np
     """Images (B, H, W, C) uint8 -> what a file of each gives back, uint8, and bytes of its latents (B,)."""
     with _no_gradient():
         forward = net(images, training=False)
-        return _to_pixels(forward.regenerated), np.asarray(ops.convert_to_numpy(forward.bits)) / 8
+        return _to_pixels(forward.regenerated), to_numpy(forward.bits) / 8
 
 
 def measure_split(
@@ -339,13 +339,13 @@ def measure_split(
             between()
             chosen = {} if quality is None else {"quality": quality}
             _, metrics = steps.measure(net, loss, images, training=False, **chosen)
-            totals += np.asarray(ops.convert_to_numpy(metrics), np.float64) * len(images)
+            totals += to_numpy(metrics).astype(np.float64) * len(images)
             count += len(images)
     return dict(zip(steps.METRICS, (totals / count).tolist(), strict=True))
 
 
 def _to_pixels(values: Any) -> np.ndarray:
-    return np.rint(np.clip(ops.convert_to_numpy(values), 0, 1) * 255).astype(np.uint8)
+    return np.rint(np.clip(to_numpy(values), 0, 1) * 255).astype(np.uint8)
 
 
 def _no_gradient() -> contextlib.AbstractContextManager[Any]:
