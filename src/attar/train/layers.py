@@ -140,7 +140,7 @@ class FactorizedPrior(keras.layers.Layer):
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+    return np.exp(-np.logaddexp(0.0, -x))  # keeps its digits in the left tail
 
 
 LAYERS: Mapping[str, type] = MappingProxyType(
