@@ -163,6 +163,11 @@ def load_data(config: TrainConfig, spec: Any) -> Any:
     )
 
 
+def without_folder(description: str, dataset: str) -> str:
+    """A data set's description with only the last part of its path: where it lay is nobody's business."""
+    return description.replace(dataset, os.path.basename(os.path.normpath(dataset)) or "data") if dataset else description
+
+
 def training_summary(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a bundle says of its training."""
     progress, config = record["progress"], record["config"]
@@ -170,7 +175,7 @@ def training_summary(record: Mapping[str, Any]) -> dict[str, Any]:
     try:
         rows = progress.get("history") or [{}]
         return {
-            "dataset": record["dataset"],
+            "dataset": without_folder(record["dataset"], config.get("dataset", "")),
             "epochs": progress.get("epoch", 0),
             "steps": rows[-1].get("step", 0),
             **{key: config[key] for key in kept if key in config},
