@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from attar.apps.cli import common
-from attar.errors import AttarError, ImageError, MissingExtraError
+from attar.errors import AttarError, MissingExtraError
 
 if TYPE_CHECKING:
-    from attar.codec.images import Pixels
+    from attar.codec.images import Picture
     from attar.measure.benchmark import Plan
     from attar.measure.curves import Curve
 
@@ -45,24 +45,17 @@ def compare(reference: str, other: str, as_json: bool) -> None:
 
     Either may be an image or a .attar file, whose bundle must be installed.
     """
-    from attar.measure.worker import distortions
+    from attar.apps.comparing import compare_pictures
 
-    (original, _), (decoded, size) = _pixels(reference), _pixels(other)
-    height, width, _ = original.shape
-    if decoded.shape[:2] != (height, width):
-        raise ImageError(
-            f"images of unequal size cannot be compared: {reference} has {width} x {height} pixels, "
-            f"{other} {decoded.shape[1]} x {decoded.shape[0]}"
-        )
-    numbers = distortions(original, decoded)
-    row = {"a": reference, "b": other, "width": width, "height": height, "bytes": size}
-    row["bpp"] = 8 * size / (height * width)
+    (original, _), (decoded, size) = _picture(reference), _picture(other)
+    row = compare_pictures(original, decoded, names=(reference, other), size=size)
     if as_json:
-        common.echo_json(row | numbers)
+        common.echo_json(row)
         return
-    click.echo(f"{'Size':22} {width} x {height}, {size:,} bytes in {other} ({row['bpp']:.3f} bpp)")
+    pixels = f"{row['width']} x {row['height']}"
+    click.echo(f"{'Size':22} {pixels}, {size:,} bytes in {other} ({row['bpp']:.3f} bpp)")
     for column, label in LABELS.items():
-        click.echo(f"{label:22} {_shown(column, numbers[column])}")
+        click.echo(f"{label:22} {_shown(column, row[column])}")
 
 
 @click.command()
@@ -168,8 +161,8 @@ def benchmark(
         raise click.exceptions.Exit(1)
 
 
-def _pixels(name: str) -> tuple[Pixels, int]:
-    """The pixels of an image or .attar file, and the file's bytes."""
+def _picture(name: str) -> tuple[Picture, int]:
+    """The picture in an image or .attar file, and the file's bytes."""
     from attar.codec import images
     from attar.codec.container import MAGIC
     from attar.codec.shelf import Shelf
@@ -180,9 +173,7 @@ def _pixels(name: str) -> tuple[Pixels, int]:
     except AttarError as error:
         click.echo(f"attar: {common.named_error(name, error)}", err=True)
         raise click.exceptions.Exit(error.exit_code) from error
-    if picture.alpha is not None and picture.alpha.min() < 255:
-        raise ImageError(f"{name}: has an alpha channel; opaque images are compared: flatten it first")
-    return picture.pixels, len(data)
+    return picture, len(data)
 
 
 def _shown(column: str, value: Any) -> str:
