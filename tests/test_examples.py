@@ -10,15 +10,15 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
-def run(example: str) -> str:
-    command = [sys.executable, "-W", "error", str(EXAMPLES / example)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+def run(example: str, *arguments: str) -> str:
+    command = [sys.executable, "-W", "error", str(EXAMPLES / example), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_every_example_is_run_here() -> None:
-    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["own_loop.py"]
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == ["demo.py", "own_loop.py"]
 
 
 def test_own_loop_learns() -> None:
@@ -35,3 +35,20 @@ def test_own_loop_learns() -> None:
     assert psnr > 12
     assert ssim > 0.4
     assert 5 < size < 60
+
+
+def test_the_demo_goes_the_whole_way(tmp_path: Path) -> None:
+    """One epoch of `make demo`: real training, real files, the table, the pictures."""
+    folder = tmp_path / "demo"
+    out = run("demo.py", str(folder), "1")
+    found = re.search(r"PSNR ([\d.]+) dB, SSIM ([\d.]+), ([\d.]+) bytes for a whole .attar file", out)
+    assert found, out
+    assert float(found[1]) > 12
+    assert float(found[2]) > 0.4
+    assert float(found[3]) < 70
+    for codec in ("attar", "png", "webp-lossless", "jpeg-opt", "webp", "avif"):
+        assert re.search(rf"^  {codec} +[\d.]+ +[\d.]+ +[\d.]+|^  {codec} +absent", out, re.MULTILINE), codec
+    assert len(list((folder / "compressed").glob("*.attar"))) == 8
+    assert len(list((folder / "regenerated").glob("*.png"))) == 8
+    for picture in ("regenerated.png", "curves.png", "model.svg", "history.csv", "checkpoints/best.npz"):
+        assert (folder / "run" / picture).stat().st_size > 100
