@@ -19,6 +19,7 @@ from attar.train import losses
 from attar.train.network import Network
 from attar.train.tensors import to_numpy
 
+Arrays = Mapping[str, np.ndarray]
 METRICS = ("loss", "rate", "psnr", "ssim")
 BETAS, EPSILON = (0.9, 0.999), 1e-7  # Keras's defaults, so that every backend trains alike
 
@@ -31,11 +32,13 @@ class Step(Protocol):
         ...
 
     def state(self) -> dict[str, np.ndarray]:
-        """The optimizer's state (``optimizer/...``) and the averaged weights (``average/...``)."""
+        """The optimizer's state (``optimizer/...``), averaged weights (``average/...``), and the state of random
+        generators that are no variables of the network (``random/...``).
+        """
         ...
 
-    def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:
-        """Take over what :meth:`state` gave. Raises CheckpointError if it does not fit."""
+    def restore(self, optimizer: Arrays, average: Arrays, random: Arrays) -> None:
+        """Take over the three parts of what :meth:`state` gave. Raises CheckpointError if they do not fit."""
         ...
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -148,9 +151,13 @@ class _TorchStep:
                 arrays[f"optimizer/{name}/{key}"] = to_numpy(value)
         for name, value in zip(self.names, self.average, strict=False):
             arrays[f"average/{name}"] = to_numpy(value)
+        # Keras's dropout without a seed of its own draws from PyTorch's global generator.
+        arrays["random/torch"] = to_numpy(self.torch.get_rng_state())
+        if self.device.type == "cuda":
+            arrays["random/cuda"] = to_numpy(self.torch.cuda.get_rng_state(self.device))
         return arrays
 
-    def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:
+    def restore(self, optimizer: Arrays, average: Arrays, random: Arrays) -> None:
         torch, moments = self.torch, ("exp_avg", "exp_avg_sq")
         states = []
         for name, weight in zip(self.names, self.weights, strict=True):
@@ -173,6 +180,13 @@ class _TorchStep:
         for name, value in zip(self.names, self.average, strict=False):
             value.copy_(torch.tensor(average[name]))
         self.done = max(int(kept["step"]) for kept in states if kept)
+        try:
+            if "torch" in random:
+                torch.set_rng_state(torch.tensor(random["torch"]))
+            if "cuda" in random and self.device.type == "cuda":
+                torch.cuda.set_rng_state(torch.tensor(random["cuda"]), self.device)
+        except (RuntimeError, TypeError) as error:
+            raise CheckpointError(f"its state of the random generator is damaged: {error}") from error
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -227,7 +241,7 @@ class _KerasStep:
             arrays[f"average/{name}"] = to_numpy(value)
         return arrays
 
-    def restore(self, optimizer: Mapping[str, np.ndarray], average: Mapping[str, np.ndarray]) -> None:
+    def restore(self, optimizer: Arrays, average: Arrays, random: Arrays) -> None:
         expected = {str(place): tuple(v.shape) for place, v in enumerate(self.optimizer.variables)}
         if {name: value.shape for name, value in optimizer.items()} != expected:
             raise CheckpointError("it holds no state of Keras's optimizer for this model")

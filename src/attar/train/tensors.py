@@ -9,12 +9,12 @@ import numpy as np
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """A tensor or a Keras variable as an array; bfloat16 becomes float32.
+    """A copy of a tensor or of a Keras variable as an array; bfloat16 becomes float32.
 
     Keras's own conversion makes NumPy 2 warn at every PyTorch tensor.
     """
     value = tensor.value if isinstance(tensor, keras.Variable) else tensor
     if keras.backend.backend() != "torch" or isinstance(value, np.ndarray):
-        return np.asarray(keras.ops.convert_to_numpy(value))
+        return np.array(keras.ops.convert_to_numpy(value))
     value = value.detach().cpu()
-    return np.asarray((value.float() if "bfloat16" in str(value.dtype) else value).numpy())
+    return np.array((value.float() if "bfloat16" in str(value.dtype) else value).numpy())

@@ -116,7 +116,7 @@ class Trainer:
         checkpoint.restore_weights(self.network, kept, str(self.last_path))
         try:
             progress = Progress.from_record(kept.record["progress"], self.progress.steps_per_epoch)
-            self.step.restore(kept.part("optimizer"), kept.part("average"))
+            self.step.restore(*map(kept.part, ("optimizer", "average", "random")))
         except CheckpointError as error:
             made_on = kept.record.get("backend", "torch")
             other = (
