@@ -79,7 +79,10 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path}: not a checkpoint of Attar, or of a later version (expected {FORMAT!r})"
         )
     faults = [key for key, kind in KEYS.items() if not isinstance(record.get(key), kind)]
-    faults += [name for name, array in arrays.items() if array.dtype.kind not in "fiu"]
+    # An entry that is no array comes as its bytes.
+    faults += [
+        name for name, a in arrays.items() if not (isinstance(a, np.ndarray) and a.dtype.kind in "fiu")
+    ]
     if faults:
         raise CheckpointError(
             f"{path}: not a checkpoint of Attar, or damaged (missing or wrong: {', '.join(faults[:5])})"
