@@ -157,7 +157,7 @@ class HyperNetwork(network.Network):
         bits = self.bits(noisy, index)
         if self.context_scales is None:
             return rounded + mean, _total(bits), rounded
-        first = ops.convert_to_tensor(checkerboard(*latent.shape[1:]))
+        first = checkerboard(*latent.shape[1:])
         symbols = first * rounded
         found = symbols + first * mean
         index = self.context_scales([scales, symbols], training=training)
@@ -217,11 +217,11 @@ def quantise(values: Any, noise: Any) -> tuple[Any, Any]:
     return (rounded, rounded) if noise is None else (straight_through(rounded, values), values + noise)
 
 
-def checkerboard(height: int, width: int, channels: int) -> np.ndarray:
-    """1 for the elements of the first pass, even row + column + channel; float32 (height, width,
-    channels)."""
-    row, column, channel = np.ogrid[:height, :width, :channels]
-    return ((row + column + channel) % 2 == 0).astype(np.float32)
+def checkerboard(height: int, width: int, channels: int) -> Any:
+    """1 for the elements of the first pass, even row + column + channel; float32 (height, width, channels)."""
+    row, column, channel = (ops.arange(size, dtype="int32") for size in (height, width, channels))
+    total = row[:, None, None] + column[:, None] + channel
+    return ops.cast(1 - total % 2, "float32")
 
 
 def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:

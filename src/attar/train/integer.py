@@ -12,12 +12,12 @@ use these for dense kernels larger than 1x1 only, so models are built of 1x1 and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 LARGEST_WEIGHT = 127
@@ -87,7 +87,7 @@ class _IntegerConvolution(keras.layers.Layer):
         kernel = self.kernel * 2.0 ** (self.output_bits - self.input_bits)
         bias = self.bias * 2.0**self.output_bits
         magnitude = ops.abs(ops.stop_gradient(kernel))
-        fan_in = int(np.prod([kernel.shape[axis] for axis in self.inner_axes]))
+        fan_in = math.prod(kernel.shape[axis] for axis in self.inner_axes)
         largest = ops.max(magnitude, axis=self.inner_axes, keepdims=True)
         total = ops.sum(magnitude, axis=self.inner_axes, keepdims=True)
         room = ops.minimum(

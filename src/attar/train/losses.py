@@ -22,13 +22,16 @@ SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
 SMALLEST_TERM = 1e-6  # keeps the gradient of MS-SSIM's fractional powers finite
 
 
-def gaussian_rows(size: int, window: int) -> np.ndarray:
-    """Matrix (size - window + 1, size) whose product is the valid convolution with the Gaussian window."""
-    taps = np.exp(-((np.arange(window) - window // 2) ** 2) / (2 * SIGMA**2))
-    rows = np.zeros((size - window + 1, size), np.float32)
-    for row in range(len(rows)):
-        rows[row, row : row + window] = taps / taps.sum()
-    return rows
+def gaussian_rows(size: int, window: int) -> Any:
+    """Matrix (size - window + 1, size) whose product is the valid convolution with the Gaussian window.
+
+    A tensor of the backend throughout: arrays of NumPy would break the graph that PyTorch compiles.
+    """
+    total = sum(math.exp(-((tap - window // 2) ** 2) / (2 * SIGMA**2)) for tap in range(window))
+    columns, rows = ops.arange(size, dtype="float32"), ops.arange(size - window + 1, dtype="float32")
+    tap = ops.expand_dims(columns, 0) - ops.expand_dims(rows, 1)
+    inside = ops.cast(ops.logical_and(tap >= 0, tap < window), "float32")
+    return inside * ops.exp(-ops.square(tap - window // 2) / (2 * SIGMA**2)) / total
 
 
 def _ssim_terms(a: Any, b: Any) -> tuple[Any, Any]:
@@ -40,7 +43,7 @@ def _ssim_terms(a: Any, b: Any) -> tuple[Any, Any]:
     # One product for all five moments, (5B, C, H, W), with the two Toeplitz matrices.
     moments = ops.concatenate([a, b, a * a, b * b, a * b], axis=0)
     moments = ops.transpose(moments, (0, 3, 1, 2))
-    moments = ops.matmul(ops.matmul(down, moments), across.T)
+    moments = ops.matmul(ops.matmul(down, moments), ops.transpose(across))
     mean_a, mean_b, aa, bb, ab = ops.split(moments, 5, axis=0)
     c1, c2 = K1**2, K2**2
     contrast = (2 * (ab - mean_a * mean_b) + c2) / (aa + bb - mean_a**2 - mean_b**2 + c2)

@@ -334,7 +334,7 @@ def chain(
                 [f"{layer_spec.path}: only a hyperprior's encoder and decoder are given a quality"],
             )
         try:
-            tensor = layer((tensor, quality)) if takes_quality else layer(tensor)
+            tensor = layer([tensor, quality]) if takes_quality else layer(tensor)
         except Exception as error:  # Keras raises many kinds for shapes that do not fit
             given = f"an input of shape {list(tensor.shape[1:])}"
             fault = f"{layer_spec.path}: does not fit {given}: {_first_line(error)}"
