@@ -1,5 +1,6 @@
 # demo: the whole way on real digits.    test: the test suite.    check: ruff and mypy.
 # bench: the benchmarks.                 web: the demo in a browser, on this machine only.
+# check-web: the types of the pages' JavaScript, with npm.
 # schema: write src/attar/models/model.schema.json anew after a change of layers.
 #
 # Everything is set up on first use in $(VENV); only Python 3.11 or later and make are needed before.
@@ -17,7 +18,7 @@ PIP := $(PY) -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c const
 READY := $(VENV)/.attar-ready
 WEB_READY := $(VENV)/.attar-web-ready
 
-.PHONY: demo test check bench web schema setup
+.PHONY: demo test check check-web bench web schema setup
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -30,6 +31,9 @@ check: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+check-web:
+	npm exec --yes --package=typescript@5.9 -- tsc -p jsconfig.json
 
 bench: $(READY)
 	@set -e; for script in $(BENCH); do echo "== $$script"; $(PY) "$$script"; done

@@ -50,6 +50,7 @@ FOREIGN = {
     "rich": ["attar.apps", "attar.train.datasets"],
     "fastapi": ["attar.apps.web"],
     "starlette": ["attar.apps.web"],
+    "pydantic": ["attar.apps.web"],
     "uvicorn": ["attar.apps.web", "attar.apps.cli"],
     "ray": ["attar.apps.bulk"],
 }

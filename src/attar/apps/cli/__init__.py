@@ -24,6 +24,7 @@ COMMANDS = {
     "models": ("codec", "models", "List the installed bundles, or show one."),
     "doctor": ("doctor", "doctor", "Say what is installed, and whether every model works here."),
     "compare": ("measuring", "compare", "Compare two images: PSNR, SSIM, MS-SSIM."),
+    "serve": ("serve", "serve", "Serve the web app: draw, compress and inspect in a browser."),
     "benchmark": ("measuring", "benchmark", "Measure codecs on images: RD curves, BD-rates, one report."),
 }
 # module that a command may lack -> the extra that brings it; everything else missing is a broken installation

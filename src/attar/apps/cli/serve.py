@@ -1,0 +1,64 @@
+"""``attar serve``."""
+
+from __future__ import annotations
+
+import socket
+
+import click
+
+from attar.apps.cli import common
+from attar.errors import AttarError
+
+__all__ = ["serve"]
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: any free one."
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="NAME",
+    help="Also answer under this name, where others may reach the server.  [repeatable]",
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 256), default=2, show_default=True, help="Requests worked on at once."
+)
+@click.option(
+    "--max-bytes", type=click.IntRange(1), default=64 << 20, show_default=True, help="Refuse larger uploads."
+)
+@click.option(
+    "--max-pixels", type=click.IntRange(1), default=1 << 24, show_default=True, help="Refuse larger images."
+)
+def serve(
+    host: str, port: int, allow_host: tuple[str, ...], workers: int, max_bytes: int, max_pixels: int
+) -> None:
+    """Serve the web app and its JSON API on this machine, until Ctrl-C."""
+    import uvicorn
+
+    from attar.apps.web.app import create_app
+    from attar.apps.web.limits import Limits
+
+    common.hush_pillow()
+    listening = listen(host, port)
+    limits = Limits(
+        max_bytes=max_bytes, max_pixels=max_pixels, workers=workers, hosts=tuple({host, *allow_host})
+    )
+    server = uvicorn.Server(uvicorn.Config(create_app(limits), log_level="warning", server_header=False))
+    shown = f"[{host}]" if ":" in host else host
+    click.echo(f"Attar is at http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
+    with listening:
+        server.run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; raises :class:`AttarError` where the address cannot be had."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise AttarError(
+            f"{host}:{port} cannot be listened on: {error.strerror or error}; name another with --host or --port"
+        ) from error

@@ -1,0 +1,80 @@
+"""The documents of the JSON API; numbers and names are those of the command line's ``--json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["Comparison", "Fault", "Inspection", "Model"]
+
+Ratio = float | str | None
+"""dB, or ``"identical"`` where the ratio does not exist."""
+
+
+class Fault(BaseModel):
+    """Why a request was refused."""
+
+    error: str = Field(description="One sentence: what happened, what was expected, what to do.")
+
+
+class Model(BaseModel):
+    """An installed bundle, as ``attar models list --json`` shows it; ``error`` where it cannot be used."""
+
+    model_config = ConfigDict(extra="allow")
+
+    input: str = Field(description="The name by which it is asked for.")
+    ok: bool
+    error: str | None = None
+    id: str | None = Field(None, description="SHA-256 of the bundle.")
+    name: str | None = None
+    version: str | None = None
+    licence: str | None = None
+    accepts: str | None = Field(None, description="The images that it takes, in words.")
+    bytes: int | None = None
+    channels: int | None = Field(None, description="1 gray, 3 RGB.")
+    size: tuple[int, int] | None = Field(None, description="The only height and width taken; null: any.")
+    qualities: tuple[int, int] | None = Field(None, description="Range of the quality; null: a single rate.")
+    training: dict[str, Any] | None = None
+
+
+class Comparison(BaseModel):
+    """The distortion of ``b`` against ``a``, as ``attar compare --json`` prints it."""
+
+    a: str
+    b: str
+    width: int
+    height: int
+    bytes: int = Field(description="Size of b's file.")
+    bpp: float = Field(description="Bits per pixel of b's file.")
+    psnr: Ratio = Field(description="dB over RGB or gray.")
+    ssim: float
+    ms_ssim: float | None = Field(description="null where a side is below 161 pixels.")
+    psnr_y: Ratio
+    ssim_y: float
+    ms_ssim_y: float | None
+    psnr_summed: Ratio
+
+
+class Inspection(BaseModel):
+    """What a ``.attar`` file says of itself, as ``attar info --json`` prints it, and where its bits went."""
+
+    kind: str
+    version: int
+    width: int
+    height: int
+    channels: int
+    model: str = Field(description="The first eight digits of the bundle's SHA-256.")
+    model_name: str | None
+    quality: int | None
+    bytes: int
+    bpp: float
+    chunks: dict[str, int] = Field(description="Bytes of each chunk's body.")
+    skipped_chunks: list[int]
+    header_bytes: int = Field(description="Bytes of magic and header.")
+    sound: bool = Field(description="Whether every checksum, that of the symbols included, matches.")
+    fault: str | None
+    latent_shape: list[int] | None
+    symbols: list[int] | None = Field(description="The symbols of a short latent, channels last.")
+    bits_per_channel: list[float] | None = Field(description="Ideal bits of each latent channel.")
+    bits_map: list[list[float]] | None = Field(description="Ideal bits of each place of the latent.")
