@@ -48,7 +48,7 @@ READING = (
     "curve's quality range that both curves cover, and that range.",
 )
 PUBLISHED = (
-    "Published curves (dashed) are means over the images of their authors, as a rule the 24 of Kodak: "
+    "Published curves (dashed or dotted) are means over the images of their authors, as a rule the 24 of Kodak: "
     "compare with them only what was measured on the same images."
 )
 JPEG = (
@@ -261,13 +261,18 @@ def _times_section(summary: Mapping[str, Any]) -> list[Cell]:
 
 
 def _worst_section(summary: Mapping[str, Any]) -> list[Cell]:
-    rows = [(text(w["codec"]), text(_short(w["image"])), f"{w['rate']:+.1f}") for w in summary["worst"]]
-    if not rows:
+    by_codec: dict[str, list[Cell]] = {}
+    for worst in summary["worst"]:
+        cell = f"{worst['rate']:+.1f}<small>{text(_short(worst['image']))}</small>"
+        by_codec.setdefault(worst["codec"], []).append(cell)
+    if not by_codec:
         return []
+    most = max(map(len, by_codec.values()))
+    rows = [[text(name), *cells, *[""] * (most - len(cells))] for name, cells in by_codec.items()]
     return [
         f"<h2>Worst images against {text(summary['worst_reference'])}</h2>",
-        "<p class=dim>Up to five for each codec: where it needs most bits for the same PSNR.</p>",
-        table(("Codec", "Image", "Rate at equal PSNR (%)"), rows, words=(1,)),
+        "<p class=dim>Where each codec needs most bits for the same PSNR: the difference in rate (%).</p>",
+        table(("Codec", "Worst", *map(str, range(2, most + 1))), rows),
     ]
 
 
