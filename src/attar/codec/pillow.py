@@ -83,7 +83,8 @@ def register_pillow(model: str | os.PathLike[str] | None = None) -> None:
 
 def _encode(image: Image.Image, options: dict[str, Any], shelf: Shelf) -> bytes:
     codec = shelf.named() if options.get("model") is None else Shelf(options["model"]).named()
-    if options.get("quality") is not None:
+    quality = options.get("quality")
+    if quality is not None and codec.manifest.qualities is None:
         raise AttarError(f"model {codec.manifest.name!r} has a single rate: save without quality")
     picture = images.read(image, convert=bool(options.get("convert")))
     for key, field in (("icc_profile", "icc"), ("exif", "exif"), ("xmp", "xmp")):
@@ -92,7 +93,7 @@ def _encode(image: Image.Image, options: dict[str, Any], shelf: Shelf) -> bytes:
             body = body.tobytes() if isinstance(body, Image.Exif) else body
             changes: dict[str, Any] = {field: (body or b"").removeprefix(images.EXIF_PREFIX) or None}
             picture = replace(picture, **changes)
-    return codec.compress(picture)
+    return codec.compress(picture, quality=quality)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from attar.codec.tables import Table
 from attar.errors import BundleError, ExportError, FormatError
 from attar.train import exactness, graphs
 from attar.train.hyperprior import HyperNetwork
+from attar.train.tensors import to_numpy
 
 OUTPUTS = {"analysis": "latent", "hyper_analysis": "hyper_latent", "synthesis": "image"}
 INTEGER_PARTS = ("hyper_scales", "context_scales")
@@ -127,7 +128,7 @@ def predict(model: Any, given: Values) -> np.ndarray:
     """The output of a Keras model in inference."""
     values = [keras.ops.convert_to_tensor(value) for value in given]
     found = model(values if len(values) > 1 else values[0], training=False)
-    return np.asarray(keras.ops.convert_to_numpy(found))
+    return to_numpy(found)
 
 
 def _inputs(net: HyperNetwork, batches: Sequence[np.ndarray]) -> dict[str, list[Values]]:
@@ -228,8 +229,8 @@ def check_files(net: HyperNetwork, data: bytes, batches: Sequence[np.ndarray]) -
                 files = codec.compress_batch(list(images), quality=quality)
                 decoded = np.stack(codec.decompress_batch(files))
                 forward = net(images, training=False, quality=((quality or 50) - 1) / 99)
-                pixels = np.rint(255 * keras.ops.convert_to_numpy(forward.regenerated))
-                bits = float(keras.ops.convert_to_numpy(forward.bits).sum())
+                pixels = np.rint(255 * to_numpy(forward.regenerated))
+                bits = float(to_numpy(forward.bits).sum())
                 _check_limit(_error(images, decoded), _error(images, pixels), "mean squared error", 1.0)
                 # Smaller is possible: an escape is cheaper than what the prior says of a symbol far outside.
                 size = float(sum(map(len, files)))

@@ -114,13 +114,19 @@ def compress(
     target = chosen_target(options)
     jobs = common.plan_outputs(common.expand(inputs), options["output"], ".attar")
     codec = Shelf(model, threads=_threads(options["workers"])).named()
-    if options.pop("quality") is not None:
+    quality = options.pop("quality")
+    if quality is not None and codec.manifest.qualities is None:
         raise click.UsageError(f"model {codec.manifest.name!r} has a single rate and takes no --quality")
 
     def work(name: str) -> tuple[bytes, Row]:
         raw = common.read_input(name)
         picture = images.read(raw, convert=convert, max_pixels=max_pixels, name=common.shown(name))
-        data = compress_to(target, codec, picture.stripped() if strip else picture, effort)
+        plain = picture.stripped() if strip else picture
+        data = (
+            compress_to(target, codec, plain, effort)
+            if target
+            else codec.compress(plain, quality=quality, effort=effort)
+        )
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         sizes = {"input_bytes": len(raw), "bytes": len(data), "bpp": 8 * len(data) / pixels}
         return data, _size(picture) | sizes | {"model": codec.manifest.name}
@@ -138,10 +144,8 @@ def chosen_target(options: dict[str, Any]) -> Target | None:
     return Target(*given.popitem()) if given else None
 
 
-def compress_to(target: Target | None, codec: Codec, picture: Picture, effort: int = 0) -> bytes:
+def compress_to(target: Target, codec: Codec, picture: Picture, effort: int = 0) -> bytes:
     """The file of a picture, at the best setting that keeps to ``target``."""
-    if target is None:
-        return codec.compress(picture, effort=effort)
     from attar.codec.targets import reach
     from attar.measure import metrics
 
@@ -152,7 +156,10 @@ def compress_to(target: Target | None, codec: Codec, picture: Picture, effort: i
         found = getattr(metrics, target.kind)(picture.pixels, codec.decode(data).pixels)
         return math.inf if found is None else float(found)
 
-    return reach(target, (0, 0), lambda _: codec.compress(picture, effort=effort), score)
+    def attempt(quality: int) -> bytes:
+        return codec.compress(picture, quality=quality or None, effort=effort)
+
+    return reach(target, codec.manifest.qualities or (0, 0), attempt, score)
 
 
 @click.command()
