@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from web_browser import Page
 
 # Test modules that import keras before attar.train would otherwise ask Keras for its own default, TensorFlow.
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -37,3 +42,33 @@ def only_toys(digits_bundle: Path, photo_bundle: Path, monkeypatch: pytest.Monke
     from attar.codec import bundle
 
     monkeypatch.setattr(bundle, "folders", lambda: [digits_bundle.parent, photo_bundle.parent])
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of `attar train`: a small dense model on real digits."""
+    from training_kit import attar, write_model
+
+    folder = tmp_path_factory.mktemp("runs")
+    model = write_model(folder / "model.json")
+    options = ("--limit", 512, "--epochs", 2, "--learning-rate", 3e-3, "--warmup", 0, "--verbosity", 0)
+    result = attar("train", "--model", model, "-o", folder / "run", *options)
+    assert (result.code, result.out, result.err) == (0, "", "")
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def page(digits_bundle: Path, photo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser before a server that also has the two small bundles; skips where no Chromium is installed."""
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    pytest.importorskip("fastapi", reason="attar[web] is not installed")
+    import web_browser
+
+    web_browser.find_chromium()
+    models = os.pathsep.join(str(path.parent) for path in (digits_bundle, photo_bundle))
+    for address in web_browser.serve(ATTAR_MODELS=models):
+        window = web_browser.Page(address, tmp_path_factory.mktemp("chromium"))
+        try:
+            yield window
+        finally:
+            window.driver.quit()

@@ -1,10 +1,12 @@
 // The frame: screens by address, the theme.
 import "./draw.js";
+import "./inspect.js";
 import { h } from "./ui.js";
 
 /** Address, element and name of every screen that there is. */
 const SCREENS = [
   { path: "draw", tag: "attar-draw", name: "Draw" },
+  { path: "inspect", tag: "attar-inspect", name: "Inspect" },
 ];
 
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));

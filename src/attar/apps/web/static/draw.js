@@ -1,8 +1,9 @@
 // Draw: a digit, what the model makes of it, and the real file.
 import * as api from "./api.js";
+import { bars } from "./charts.js";
 import { difference, fromImage, paint, toPgm } from "./pixels.js";
 import { SIDE, Sketch } from "./sketch.js";
-import { announce, code, download, filePicker, h, keep, sentence, settings, shown } from "./ui.js";
+import { announce, code, download, filePicker, h, keep, sentence, settings, shown, toWord } from "./ui.js";
 
 /** @typedef {import("./pixels.js").Gray} Gray */
 
@@ -180,7 +181,8 @@ class AttarDraw extends HTMLElement {
       if (!found) return;
       this.#file = found.file;
       this.bytes.textContent = `${found.file.size} bytes`;
-      this.bars.replaceChildren(bars(found.facts.symbols ?? []));
+      const symbols = found.facts.symbols ?? [];
+      this.bars.replaceChildren(bars(symbols, `${symbols.length} symbols between ${Math.min(...symbols)} and ${Math.max(...symbols)}`));
       this.#enable();
     } catch (error) {
       this.fault.textContent = sentence(error);
@@ -223,6 +225,7 @@ class AttarDraw extends HTMLElement {
       this.results.replaceChildren(
         h("div", { className: "row spread" }, h("h2", {}, "Result"), h("p", { className: "number", id: "numbers" }, words)),
         h("div", { className: "results" }, ...figures),
+        h("p", { className: "small" }, h("a", { href: `#/inspect?file=${await toWord(file)}` }, "Where the bytes went")),
         original ? this.#recipe() : code("attar decompress digit.attar -o digit.png", "the command"));
       this.results.hidden = false;
       this.results.classList.remove("stale");
@@ -258,29 +261,6 @@ function figure(name, gray) {
   paint(canvas, gray);
   const largest = name === "Difference" ? h("span", { className: "muted" }, `, at most ${Math.max(...gray.values)} of 255`) : null;
   return h("figure", {}, canvas, h("figcaption", { className: "small" }, name, largest));
-}
-
-/** Symbols as bars up and down from zero. @param {number[]} symbols */
-function bars(symbols) {
-  const space = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(space, "svg");
-  const most = Math.max(1, ...symbols.map(Math.abs));
-  svg.setAttribute("class", "bars");
-  svg.setAttribute("viewBox", `0 0 ${symbols.length} 2`);
-  svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `${symbols.length} symbols between ${Math.min(...symbols)} and ${Math.max(...symbols)}`);
-  symbols.forEach((symbol, at) => {
-    const size = Math.abs(symbol) / most;
-    const bar = document.createElementNS(space, "rect");
-    const box = { x: at + 0.15, y: symbol > 0 ? 1 - size : 1, width: 0.7, height: size };
-    for (const [name, value] of Object.entries(box)) bar.setAttribute(name, String(value));
-    svg.append(bar);
-  });
-  const zero = document.createElementNS(space, "line");
-  for (const [name, value] of Object.entries({ x1: 0, x2: symbols.length, y1: 1, y2: 1 })) zero.setAttribute(name, String(value));
-  svg.append(zero);
-  return svg;
 }
 
 customElements.define("attar-draw", AttarDraw);

@@ -97,3 +97,19 @@ export const sentence = (error) => (error instanceof Error ? error.message : Str
 /** @param {number | "identical" | null} value @param {number} digits @param {string} [unit] */
 export const shown = (value, digits, unit = "") =>
   typeof value === "number" ? `${value.toFixed(digits)}${unit}` : (value ?? "\u2013");
+
+/** A small file as a word that an address can hold. @param {Blob} file */
+export async function toWord(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+/** The file in such a word, or null where it is none. @param {string} word */
+export function fromWord(word) {
+  try {
+    const text = atob(word.replaceAll("-", "+").replaceAll("_", "/"));
+    return new Blob([Uint8Array.from(text, (letter) => letter.charCodeAt(0))]);
+  } catch {
+    return null;
+  }
+}
