@@ -12,7 +12,6 @@ use these for dense kernels larger than 1x1 only, so models are built of 1x1 and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -87,8 +86,8 @@ class _IntegerConvolution(keras.layers.Layer):
         kernel = self.kernel * 2.0 ** (self.output_bits - self.input_bits)
         bias = self.bias * 2.0**self.output_bits
         magnitude = ops.abs(ops.stop_gradient(kernel))
-        fan_in = math.prod(kernel.shape[axis] for axis in self.inner_axes)
-        largest = ops.max(magnitude, axis=self.inner_axes, keepdims=True)
+        fan_in = self.fan_in(kernel)
+        largest = ops.amax(magnitude, axis=self.inner_axes, keepdims=True)
         total = ops.sum(magnitude, axis=self.inner_axes, keepdims=True)
         room = ops.minimum(
             LARGEST_WEIGHT / ops.maximum(largest, 1e-9), (LARGEST_SUM - fan_in / 2) / ops.maximum(total, 1e-9)
@@ -176,6 +175,10 @@ class IntegerConv2D(_IntegerConvolution):
         """Number of output channels."""
         return self.filters
 
+    def fan_in(self, kernel: Any) -> int:
+        """Number of weights of one output."""
+        return self.kernel_size**2 * int(kernel.shape[2])
+
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the layer."""
         return {**super().get_config(), "filters": self.filters}
@@ -209,6 +212,11 @@ class IntegerDepthwiseConv2D(_IntegerConvolution):
     def outputs(self, channels: int) -> int:
         """Number of output channels."""
         return channels
+
+    def fan_in(self, kernel: Any) -> int:  # one channel alone
+        """Number of weights of one output."""
+        del kernel
+        return self.kernel_size**2
 
 
 @keras.saving.register_keras_serializable("attar")
