@@ -31,7 +31,7 @@ def test_digits() -> np.ndarray:
 def main(bundle: str = "digits", path: str = str(ROOT / "docs" / "images" / "digits.png")) -> None:
     """Draw the picture."""
     codec, images = attar.load(bundle), test_digits()
-    files = codec.compress_batch(list(images))
+    files = codec.compress_batch(list(images), effort=2)
     decoded = np.stack(codec.decompress_batch(files))
     quality = zip(files, metrics.psnr(images, decoded), metrics.ssim(images, decoded), strict=True)
     captions = [f"{len(data)} bytes, {psnr:.1f} dB, SSIM {ssim:.3f}" for data, psnr, ssim in quality]
