@@ -167,7 +167,7 @@ def test_sizes_are_those_that_the_network_estimates(trained: Path, codec: attar.
 
     model = spec.load(TINY)
     net, _ = export.load_network(model, trained / "checkpoints" / "best.npz")
-    image = picture(256, 256)
+    image = picture(128, 128)
     for quality in (1, 50, 100):
         forward = net(image[None], training=False, quality=(quality - 1) / 99)
         estimate = float(forward.bits.detach().cpu().numpy()[0]) / 8
