@@ -23,7 +23,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 
 
-def bare(images: np.ndarray, batch: int, full_loss: bool) -> Callable[[int], float]:
+def bare(images: np.ndarray, batch: int, full_loss: bool, bf16: bool = False) -> Callable[[int], float]:
     """Steps per second of a plain PyTorch loop over the seed's layers."""
     import torch
     from torch import nn
@@ -59,8 +59,9 @@ def bare(images: np.ndarray, batch: int, full_loss: bool) -> Callable[[int], flo
         for step in range(steps):
             start = step * batch % (len(images) - batch)
             x = torch.from_numpy(images[start : start + batch]).permute(0, 3, 1, 2).float() / 255
-            y = encoder(x)
-            out = decoder(y + (torch.round(y) - y).detach()).clamp(0, 1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                y = encoder(x)
+                out = decoder(y + (torch.round(y) - y).detach()).float().clamp(0, 1)
             if full_loss:
                 bits = prior(y + torch.rand_like(y) - 0.5).sum(1)
                 loss = loss_of(x.permute(0, 2, 3, 1), out.permute(0, 2, 3, 1), bits)[0]
@@ -130,6 +131,7 @@ def main() -> None:
     images = datasets.load("digits").train.take(np.arange(4000))
     runs = {
         "bare L1": bare(images, options.batch_size, full_loss=False),
+        "bare L1 bf16": bare(images, options.batch_size, full_loss=False, bf16=True),
         "bare, same loss": bare(images, options.batch_size, full_loss=True),
         "attar": attar_train(options.batch_size, bf16=False, compiled=False),
         "attar bf16": attar_train(options.batch_size, bf16=True, compiled=False),
