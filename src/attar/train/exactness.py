@@ -147,8 +147,8 @@ def _addition(node: Any, known: Tensors, constants: Tensors) -> Known:
 
 def _clip(node: Any, known: Tensors, constants: Tensors) -> Known:
     given = known[node.input[0]]
-    limits = [constants.get(item) for item in node.input[1:] if item]
-    if len(limits) != 2 or any(limit is None for limit in limits):
+    limits = [constants[item] for item in node.input[1:] if item in constants]
+    if len(limits) != 2:
         raise InexactError("clips on one side only, or to no constants")
     ends = np.array([float(limit) for limit in limits])
     return Known(

@@ -153,7 +153,7 @@ def _inputs(net: HyperNetwork, batches: Sequence[np.ndarray]) -> dict[str, list[
         residual = np.rint(latent - means[..., : latent.shape[-1]])
         given["context_scales"].append([scales, residual])
         given["context_means"].append([means, np.rint(latent)])
-        extreme = rng.choice(np.float32([-EXTREMES, EXTREMES]), latent.shape)
+        extreme = rng.choice(np.array([-EXTREMES, EXTREMES], np.float32), latent.shape)
         given["context_scales"].append([predict(net.hyper_scales, [wild]), extreme])
     return given
 

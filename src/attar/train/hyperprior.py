@@ -155,7 +155,7 @@ class HyperNetwork(network.Network):
         index, mean = scales[..., :channels], ops.cast(means[..., :channels], "float32")
         rounded, noisy = quantise(latent - mean, noise)
         bits = self.bits(noisy, index)
-        if self.context_scales is None:
+        if self.context_scales is None or self.context_means is None:
             return rounded + mean, _total(bits), rounded
         first = checkerboard(*latent.shape[1:])
         symbols = first * rounded
@@ -167,8 +167,7 @@ class HyperNetwork(network.Network):
         return found + (1 - first) * (rounded + mean), _total(bits), symbols + (1 - first) * rounded
 
     def bits(self, residuals: Any, index: Any) -> Any:
-        """Bits of residuals under a logistic of the scale that ``index`` (0..scales - 1) names; all one
-        shape."""
+        """Bits of residuals under a logistic of the scale that ``index`` (0..scales - 1) names; all one shape."""
         inverse = ops.exp(-(index * self.scale_step + math.log(self.options["smallest_scale"])))
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)) keeps its digits in the tails.
         mass = (
@@ -192,8 +191,7 @@ class HyperNetwork(network.Network):
         return np.asarray(sigmoid[0] - sigmoid[1])
 
     def shapes(self, size: int) -> tuple[Any, Any]:
-        """Shapes of latent and regenerated image of a square image; ValueError where they do not fit
-        together."""
+        """Shapes of latent and regenerated image of a square image; ValueError where they do not fit together."""
         channels, level = self.spec.input_shape[2], (1,)
         latent = self.analysis.compute_output_shape([(1, size, size, channels), level])
         hyper = self.hyper_analysis.compute_output_shape(latent)
