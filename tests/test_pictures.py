@@ -315,9 +315,14 @@ def hyper() -> Any:
     more = {
         "hyper_encoder": [conv("Conv2D", 16, name="hyper_one")],
         "hyper_decoder": [conv("Conv2DTranspose", 16)],
+        "hyper_scales": [
+            {"PixelShuffle": {"factor": 2}},
+            {"IntegerConv2D": {"filters": 8, "input_bits": 0, "maximum": 63}},
+        ],
         "discriminator": [{"Dense": {"units": 1}}],
     }
-    return built(spec.parse(document(encoder, decoder, [None, None, 3], **more)))
+    model = document(encoder, decoder, [None, None, 3], **more)
+    return built(spec.parse(model | {"entropy": {"kind": "hyperprior"}}))
 
 
 def tree(data: bytes) -> ET.Element:
