@@ -122,6 +122,7 @@ def to_bundle_bytes(
     Raises:
         ExportError: if the exported networks do not reproduce the trained ones.
     """
+    net = network.in_float32(net)
     images = _samples(net)
     if isinstance(net, HyperNetwork):
         parts, differences = export_hyper.parts(net, images, half=half)
@@ -232,6 +233,9 @@ def to_files(
     Raises:
         ExportError: if an export does not reproduce the network, or cannot be written.
     """
+    if isinstance(net, HyperNetwork):
+        raise ExportError(f"mode {mode}: a model with a hyperprior is exported as a bundle only")
+    net = network.in_float32(net)
     images = _samples(net)
     models = {
         "full": [(whole(net), images, "regenerated")],
@@ -268,7 +272,7 @@ def _check_paths(mode: str, file_format: str, paths: Sequence[Path], count: int)
     for path in paths:
         if path.suffix != SUFFIXES[file_format] and SUFFIXES[file_format]:
             raise ExportError(
-                f"{path}: a {file_format} export has a name that ends in {SUFFIXES[file_format]}"
+                f"{path}: expected a name that ends in {SUFFIXES[file_format]} for {file_format}"
             )
 
 

@@ -167,6 +167,38 @@ def build(spec: specs.ModelSpec, *, seed: int | None = None, dtype: str = "float
     return network
 
 
+def in_float32(network: Network) -> Network:
+    """The same network, computing in float32 throughout, as runtimes do: itself, if it does so already.
+
+    Reduced precision is a matter of training: of ``bf16``, or of a layer's own ``dtype``.
+    """
+    plain = _without_dtypes(dict(network.spec.document))
+    parts = (network.analysis, network.synthesis)
+    if plain == network.spec.document and all(
+        layer.compute_dtype == "float32" for part in parts for layer in part.layers
+    ):
+        return network
+    made = build(specs.parse(plain, network.spec.name))
+    values = network.named_variables()
+    for name, variable in made.named_variables().items():
+        variable.assign(ops.cast(values[name].value, variable.dtype))
+    made.spec = network.spec
+    return made
+
+
+def _without_dtypes(value: Any) -> Any:
+    """A document without the dtypes of its layers; that of the input stays."""
+    if isinstance(value, list):
+        return [_without_dtypes(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: dict(item) if key == "Input" else _without_dtypes(item)
+        for key, item in value.items()
+        if key != "dtype"
+    }
+
+
 @contextmanager
 def policy(dtype: str) -> Iterator[None]:
     """Layers made inside compute with the Keras dtype policy ``dtype``."""
