@@ -230,6 +230,20 @@ def test_networks_that_choose_no_table_are_refused(codec: attar.Codec) -> None:
         forged.compress(picture(64, 64))
 
 
+def test_in_bfloat16_only_what_rounding_does_not_harm_is_bfloat16() -> None:
+    from attar import spec
+    from attar.train import network
+
+    net = network.build(spec.load(TINY), seed=0, dtype="mixed_bfloat16")
+    kinds = {
+        type(layer).__name__: layer.compute_dtype for part in net.parts.values() for layer in part.layers
+    }
+    assert kinds["GatedBlock"] == "bfloat16"
+    assert {kinds[name] for name in ("QualityGain", "IntegerConv2D", "AddIndex", "AddMean")} == {"float32"}
+    forward = net(picture(64, 64)[None], training=True)
+    assert {str(value.dtype) for value in (forward.bits, forward.symbols)} == {"torch.float32"}
+
+
 def test_the_shipped_architecture_is_sound(tmp_path: Path) -> None:
     result = run("train", "--model", TINY.parents[2] / "models" / "photo.json", "--check")
     assert result.code == 0, result.err

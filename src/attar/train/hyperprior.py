@@ -225,8 +225,9 @@ def checkerboard(height: int, width: int, channels: int) -> Any:
 def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:
     """Build the network; :func:`attar.train.network.build` calls this. Raises SpecError."""
     options = _options(spec)
-    chains, chain = network.make_layers(spec), network.chain
+    chain = network.chain
     with network.policy(dtype):
+        chains = network.make_layers(spec)
         image = keras.Input(spec.input_shape, name="image", dtype="uint8")
         quality = keras.Input((), name="quality", dtype="float32")
         parts: dict[str, Any] = {}
