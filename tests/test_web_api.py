@@ -334,3 +334,21 @@ def test_the_schema_is_public_and_whole(client: TestClient) -> None:
             assert operation["summary"]
             assert {"200", "422", "429"} <= set(operation["responses"])
     assert client.get("/docs").status_code == 404
+
+
+def test_codecs_are_those_of_the_benchmark_and_no_others(client: TestClient) -> None:
+    photo = client.get("/api/photos/mountain").content
+    rows = {row["name"]: row for row in client.get("/api/codecs").json()}
+    assert {"attar:digits", "jpeg", "webp", "png"} <= set(rows)
+    assert (rows["jpeg"]["lowest"], rows["jpeg"]["highest"]) == (1, 100)
+    for name in ("ext:id :: id", "autoencoder:a+b", "attar:/etc/passwd", "attar:", "gzip"):
+        answer = client.post("/api/encode", params={"codec": name}, content=photo)
+        assert "no codec is called" in sentence(answer, 422)
+    wide = client.post("/api/encode", params={"codec": "jpeg", "quality": 200}, content=photo)
+    assert "quality: " in sentence(wide, 422)
+    half = client.post("/api/encode", params={"codec": "jpeg", "quality": 50.5}, content=photo)
+    assert "takes a whole quality" in sentence(half, 422)
+    small = client.post("/api/encode", params={"codec": "jpeg", "target_bytes": 9}, content=photo)
+    assert "at most 9 bytes wanted" in sentence(small, 422)
+    see_through = png(np.zeros((20, 20, 4), np.uint8))
+    assert "alpha" in sentence(client.post("/api/encode?codec=jpeg", content=see_through), 422)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from attar.apps.web.limits import Refusal
 from attar.apps.web.pool import Pool
-from attar.apps.web.schemas import Comparison, Fault, Inspection, Model
+from attar.apps.web.schemas import Codec, Comparison, Encoding, Fault, Inspection, Model
 from attar.apps.web.workshop import FORMATS, Workshop, finite
 from attar.codec.targets import KINDS, Target
 
@@ -111,6 +111,46 @@ def router(pool: Pool, workshop: Workshop) -> APIRouter:
         async with pool.place(request) as place:
             first, second = await place.files("a", "b")
             return finite(await place.run(lambda: workshop.compare(first, second)))
+
+    @routes.get("/codecs", response_model=list[Codec], summary="Codecs that /api/encode takes")
+    async def codecs(request: Request) -> Any:
+        async with pool.place(request) as place:
+            return await place.run(workshop.trials.codecs)
+
+    @routes.post(
+        "/encode",
+        response_model=Encoding,
+        summary="An image file through any codec: size, times, metrics, picture",
+        openapi_extra=ONE_FILE,
+    )
+    async def encode(
+        request: Request,
+        codec: Annotated[str, Query(max_length=80)],
+        quality: Annotated[float | None, Query(ge=0, le=100, allow_inf_nan=False)] = None,
+        target_bytes: Annotated[int | None, Query(gt=0, le=1 << 40)] = None,
+        metrics: bool = True,
+        picture: bool = False,
+    ) -> Any:
+        if quality is not None and target_bytes is not None:
+            raise Refusal(400, "one of quality and target_bytes may be given")
+        async with pool.place(request) as place:
+            data = await place.body()
+            return finite(
+                await place.run(
+                    lambda: workshop.encode(
+                        data, codec, quality, target_bytes, metrics=metrics, picture=picture
+                    )
+                )
+            )
+
+    @routes.get(
+        "/photos/{name}", response_class=Response, summary="A photograph of the package, to try codecs on"
+    )
+    async def photo(name: Literal["kitten", "mountain", "earthrise"], request: Request) -> Response:
+        async with pool.place(request) as place:
+            return Response(
+                await place.run(lambda: workshop.photo(name)), media_type="application/octet-stream"
+            )
 
     @routes.post(
         "/inspect",

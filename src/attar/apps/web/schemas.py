@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Comparison", "Fault", "Inspection", "Model"]
+__all__ = ["Codec", "Comparison", "Encoding", "Fault", "Inspection", "Model"]
 
 Ratio = float | str | None
 """dB, or ``"identical"`` where the ratio does not exist."""
@@ -54,6 +54,40 @@ class Comparison(BaseModel):
     ssim_y: float
     ms_ssim_y: float | None
     psnr_summed: Ratio
+
+
+class Codec(BaseModel):
+    """A codec that ``/api/encode`` takes."""
+
+    name: str
+    absent: str | None = Field(description="Why this machine lacks it; null where it does not.")
+    version: str | None = Field(None, description="The libraries that do the work.")
+    unit: str | None = Field(None, description="What its quality is in; null: it takes none.")
+    lowest: float | None = None
+    highest: float | None = None
+
+
+class Encoding(BaseModel):
+    """An image that went through a codec; the metrics are null unless they were asked for."""
+
+    codec: str
+    codec_version: str
+    quality: float | None = Field(description="The one that was used; null for a codec that takes none.")
+    width: int
+    height: int
+    bytes: int
+    original_bytes: int = Field(description="Size of the file that was sent.")
+    bpp: float
+    encode_ms: float = Field(description="Of one run, on one thread where the library lets one choose.")
+    decode_ms: float
+    psnr: Ratio = None
+    ssim: float | None = None
+    ms_ssim: float | None = None
+    psnr_y: Ratio = None
+    ssim_y: float | None = None
+    ms_ssim_y: float | None = None
+    psnr_summed: Ratio = None
+    picture: str | None = Field(description="The decoded image as a PNG, in base64; null unless asked for.")
 
 
 class Inspection(BaseModel):

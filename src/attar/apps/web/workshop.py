@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
 from importlib import resources
@@ -16,6 +17,7 @@ from attar.apps.cli.codec import compress_to
 from attar.apps.cli.describe import Row, describe_bundle, describe_file
 from attar.apps.comparing import compare_pictures
 from attar.apps.web.limits import Refusal
+from attar.apps.web.trials import Trials
 from attar.codec import bundle, container, images
 from attar.codec.codec import Codec
 from attar.codec.images import Picture
@@ -43,6 +45,7 @@ SIGNATURES = (
 FTYP = slice(4, 8)
 FIRST_OF_EACH_DIGIT = (3, 2, 1, 18, 4, 8, 11, 0, 61, 7)
 """Places of the first 0, 1, 2, ... 9 among the embedded digits."""
+PHOTOS = {"kitten": "kitten.png", "mountain": "mountain.jpg", "earthrise": "earthrise.png"}
 SHOWN_SYMBOLS = 1024
 """Latents that are longer are summed up by channel and place only."""
 
@@ -55,6 +58,7 @@ class Workshop:
         self._lock = Lock()
         self._shelves: dict[Path, Shelf] = {}
         self._by_id = Shelf(threads=1)
+        self.trials = Trials()
         self._described: dict[tuple[Path, int, int], Row] = {}
 
     def models(self) -> list[Row]:
@@ -93,6 +97,27 @@ class Workshop:
         """The row of ``attar compare --json`` for two files, images or ``.attar``."""
         pictures = (self.picture(first, "a"), self.picture(second, "b"))
         return compare_pictures(*pictures, names=("a", "b"), size=len(second))
+
+    def encode(
+        self,
+        data: bytes,
+        codec: str,
+        quality: float | None,
+        size: int | None,
+        *,
+        metrics: bool,
+        picture: bool,
+    ) -> Row:
+        """An image file through any codec: size, times, and on demand its metrics and its picture."""
+        trial = self.trials.run(data, self.image(data, "image", convert=True), codec, quality, size)
+        row = trial.row | {"original_bytes": len(data)}
+        if metrics:
+            row |= trial.distortions
+        return row | {"picture": base64.b64encode(trial.png).decode() if picture else None}
+
+    def photo(self, name: str) -> bytes:
+        """A photograph that ships with the package, one of :data:`PHOTOS`."""
+        return resources.files("attar").joinpath("data", "photos", PHOTOS[name]).read_bytes()
 
     def inspect(self, data: bytes) -> Row:
         """The row of ``attar info --json``, whether the file is sound, and where its bits went."""

@@ -11,6 +11,10 @@
  *   latent_shape: number[] | null, symbols: number[] | null, bits_per_channel: number[] | null,
  *   bits_map: number[][] | null}} Inspection
  * @typedef {{psnr: number | "identical", ssim: number, ms_ssim: number | null, bytes: number, bpp: number}} Comparison
+ * @typedef {{name: string, absent: string | null, version: string, unit: string | null, lowest: number,
+ *   highest: number}} Codec
+ * @typedef {Comparison & {codec: string, codec_version: string, quality: number | null, width: number, height: number,
+ *   original_bytes: number, encode_ms: number, decode_ms: number, picture: string | null}} Encoding
  */
 
 /** A sentence of the server, to be shown as it is. */
@@ -68,6 +72,21 @@ export const compare = async (a, b, signal) => {
   form.append("b", b, "b");
   return (await ask("compare", { method: "POST", body: form, signal })).json();
 };
+
+/** @returns {Promise<Codec[]>} */
+export const codecs = async () => (await ask("codecs")).json();
+
+/** @param {string} name */
+export const photo = async (name) => (await ask(`photos/${name}`)).blob();
+
+/**
+ * @param {Blob} image
+ * @param {{codec: string, quality?: number | null, target_bytes?: number | null, metrics: string, picture: string}} query
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Encoding>}
+ */
+export const encode = async (image, query, signal) =>
+  (await ask("encode", { method: "POST", body: image, query, signal })).json();
 
 /** Runs one task at a time: starting the next cancels the one before. */
 export class Latest {

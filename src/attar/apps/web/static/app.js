@@ -1,4 +1,5 @@
 // The frame: screens by address, the theme.
+import "./compare.js";
 import "./draw.js";
 import "./inspect.js";
 import { h } from "./ui.js";
@@ -6,6 +7,7 @@ import { h } from "./ui.js";
 /** Address, element and name of every screen that there is. */
 const SCREENS = [
   { path: "draw", tag: "attar-draw", name: "Draw" },
+  { path: "compare", tag: "attar-compare", name: "Compare" },
   { path: "inspect", tag: "attar-inspect", name: "Inspect" },
 ];
 

@@ -1,0 +1,206 @@
+// One side of Compare: a codec, its quality, and what became of the picture.
+import * as api from "./api.js";
+import { Latest } from "./api.js";
+import { announce, h, keep, sentence, shown } from "./ui.js";
+
+/** @typedef {{row: api.Encoding, url: string}} Kept */
+
+const DEFAULTS = { left: ["jpeg", 50], right: ["webp", 50] };
+const MOST_KEPT = 24;
+
+export class Side {
+  #work = new Latest();
+  /** @type {Map<string, Kept>} */
+  #kept = new Map();
+  /** @type {ImageData | null} the original's pixels, for the map of differences */
+  #original = null;
+  /** @type {[number, number] | null} */
+  size = null;
+  bytes = 0;
+
+  picture = h("img", { alt: "" });
+  errors = h("canvas", { role: "img" });
+  fault = h("p", { className: "fault", role: "alert" });
+  numbers = h("dl", { className: "facts number" });
+  number = h("output", { className: "number" });
+
+  /**
+   * @param {string} name left or right
+   * @param {api.Codec[]} codecs
+   * @param {URLSearchParams} given
+   * @param {() => void} changed
+   * @param {() => void} match
+   */
+  constructor(name, codecs, given, changed, match) {
+    const [codec, quality] = DEFAULTS[/** @type {"left" | "right"} */ (name)];
+    const title = name[0].toUpperCase() + name.slice(1);
+    this.name = name;
+    this.codecs = codecs;
+    this.choice = h("select", { id: `${name}-codec`, "aria-label": `${title} codec` }, ...codecs.map((known) => h("option", { value: known.name }, known.name)));
+    this.choice.value = codecs.some((known) => known.name === given.get(name)) ? (given.get(name) ?? "") : String(codec);
+    this.slider = h("input", { type: "range", id: `${name}-quality` });
+    this.sliderLabel = h("label", { className: "small" }, "Quality", this.slider, this.number);
+    this.matchButton = h("button", { type: "button", onclick: match }, "Match the other side's size");
+    this.errors.setAttribute("aria-label", `Differences of the ${name} side from the original, light where large`);
+    this.picture.alt = `The ${name} side's picture`;
+    this.#range(Number(given.get(`${name}-q`) ?? quality));
+    this.choice.addEventListener("change", () => {
+      this.#range(Number(this.slider.value));
+      this.#write();
+      changed();
+    });
+    this.slider.addEventListener("input", () => (this.number.textContent = this.slider.value));
+    this.slider.addEventListener("change", () => {
+      this.#write();
+      changed();
+    });
+    this.card = h("section", { className: "card", id: name, "aria-label": `${title} side` },
+      h("div", { className: "row spread" }, h("h2", {}, title), this.choice), this.sliderLabel, this.matchButton, this.numbers, this.fault);
+  }
+
+  get codec() {
+    return this.choice.value;
+  }
+
+  /** @returns {number | null} null for a codec that takes none */
+  get quality() {
+    return this.#known.unit == null ? null : Number(this.slider.value);
+  }
+
+  /** The option of `attar benchmark`. */
+  get command() {
+    return this.quality === null ? "" : `--qualities ${this.codec}=${this.quality}`;
+  }
+
+  get #known() {
+    return /** @type {api.Codec} */ (this.codecs.find(({ name }) => name === this.codec));
+  }
+
+  /** @param {number} quality */
+  #range(quality) {
+    const { unit, lowest, highest } = this.#known;
+    this.sliderLabel.hidden = this.matchButton.hidden = unit == null;
+    if (unit == null) return;
+    this.slider.min = String(lowest);
+    this.slider.max = String(highest);
+    this.slider.value = String(quality);
+    this.number.textContent = this.slider.value;
+  }
+
+  #write() {
+    keep({ [this.name]: this.codec, [`${this.name}-q`]: this.quality });
+  }
+
+  /** Leave the picture that was looked at. */
+  forget() {
+    this.#work.stop();
+    for (const { url } of this.#kept.values()) URL.revokeObjectURL(url);
+    this.#kept.clear();
+    this.#original = null;
+    this.size = null;
+  }
+
+  /**
+   * The picture at the settings as they are: at once where it is kept, else from the server; then its metrics.
+   * @param {Blob} image
+   * @param {() => void} arrived
+   */
+  async show(image, arrived) {
+    const key = `${this.codec} ${this.quality}`;
+    this.fault.textContent = "";
+    try {
+      await this.#work.run(async (signal) => {
+        let kept = this.#kept.get(key);
+        if (!kept) {
+          this.card.classList.add("busy");
+          const query = { codec: this.codec, quality: this.quality };
+          const row = await api.encode(image, { ...query, metrics: "false", picture: "true" }, signal);
+          kept = { row, url: URL.createObjectURL(fromBase64(row.picture ?? "")) };
+          row.picture = null;
+          this.#keep(key, kept);
+          await this.#fill(kept, image, arrived);
+          kept.row = await api.encode(image, { ...query, metrics: "true", picture: "false" }, signal);
+          announce(`${this.name}: ${kept.row.bytes} bytes, PSNR ${shown(kept.row.psnr, 2, " dB")}`);
+        }
+        await this.#fill(kept, image, arrived);
+      });
+    } catch (error) {
+      this.fault.textContent = sentence(error);
+    } finally {
+      this.card.classList.remove("busy");
+    }
+  }
+
+  /** Take the quality whose file is at most as large. @param {Blob} image @param {number} bytes */
+  async match(image, bytes) {
+    try {
+      const found = await this.#work.run((signal) => api.encode(image, { codec: this.codec, target_bytes: bytes, metrics: "false", picture: "false" }, signal));
+      if (!found) return;
+      this.slider.value = String(found.quality);
+      this.number.textContent = this.slider.value;
+      this.slider.dispatchEvent(new Event("change"));
+    } catch (error) {
+      this.fault.textContent = sentence(error);
+    }
+  }
+
+  /** @param {string} key @param {Kept} kept */
+  #keep(key, kept) {
+    this.#kept.set(key, kept);
+    for (const [old, { url }] of this.#kept) {
+      if (this.#kept.size <= MOST_KEPT) break;
+      URL.revokeObjectURL(url);
+      this.#kept.delete(old);
+    }
+  }
+
+  /** @param {Kept} kept @param {Blob} image @param {() => void} arrived */
+  async #fill({ row, url }, image, arrived) {
+    this.bytes = row.bytes;
+    this.size = [row.width, row.height];
+    const rows = {
+      Size: `${row.bytes.toLocaleString("en")} bytes`,
+      "Of the original": `${((100 * row.bytes) / row.original_bytes).toFixed(1)} %`,
+      Rate: `${row.bpp.toFixed(3)} bpp`,
+      Time: `${row.encode_ms.toFixed(0)} ms in, ${row.decode_ms.toFixed(0)} ms out`,
+      PSNR: shown(row.psnr, 2, " dB"),
+      SSIM: shown(row.ssim, 4),
+      "MS-SSIM": shown(row.ms_ssim, 4),
+    };
+    this.numbers.replaceChildren(...Object.entries(rows).flatMap(([term, words]) => [h("dt", {}, term), h("dd", {}, words)]));
+    if (this.picture.src !== url) {
+      this.picture.src = url;
+      await this.picture.decode();
+      await this.#differ(image);
+    }
+    arrived();
+  }
+
+  /** Draw the map of differences, at most 64 of 255 being the lightest. @param {Blob} image */
+  async #differ(image) {
+    const [width, height] = /** @type {[number, number]} */ (this.size);
+    this.#original ??= pixels(await createImageBitmap(image), width, height);
+    const { data } = this.#original;
+    const found = pixels(this.picture, width, height);
+    for (let at = 0; at < data.length; at += 4) {
+      const most = Math.max(Math.abs(data[at] - found.data[at]), Math.abs(data[at + 1] - found.data[at + 1]), Math.abs(data[at + 2] - found.data[at + 2]));
+      const light = Math.min(255, 4 * most);
+      found.data.set([light, (light * light) / 255, light * 0.8, 255], at);
+    }
+    this.errors.width = width;
+    this.errors.height = height;
+    this.errors.getContext("2d")?.putImageData(found, 0, 0);
+  }
+}
+
+/** @param {CanvasImageSource} source @param {number} width @param {number} height */
+function pixels(source, width, height) {
+  const context = /** @type {OffscreenCanvasRenderingContext2D} */ (new OffscreenCanvas(width, height).getContext("2d"));
+  context.drawImage(source, 0, 0);
+  return context.getImageData(0, 0, width, height);
+}
+
+/** @param {string} text */
+function fromBase64(text) {
+  return new Blob([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], { type: "image/png" });
+}
