@@ -43,10 +43,12 @@ def serve(*options: str, **environment: str) -> Iterator[str]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=env) as server:
         assert server.stdout is not None
-        line = server.stdout.readline()
-        assert line.startswith("Attar is at http://127.0.0.1:"), line
-        yield line.split()[3]
-        server.terminate()
+        try:
+            line = server.stdout.readline()
+            assert line.startswith("Attar is at http://127.0.0.1:"), line
+            yield line.split()[3]
+        finally:
+            server.terminate()
 
 
 class Page:
