@@ -42,7 +42,7 @@ def attar(*arguments: object) -> Result:
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main([str(argument) for argument in arguments])
+            code = int(main([str(argument) for argument in arguments]) or 0)
         except SystemExit as stop:
             code = int(stop.code or 0)
     return Result(code, out.getvalue(), err.getvalue())
@@ -60,10 +60,15 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
 
 
 def refused(result: Result, code: int, *words: str) -> None:
-    """One line on stderr that says all the words, nothing on stdout, and the exit code."""
+    """One line on stderr that says all the words, nothing on stdout, and the exit code.
+
+    Before a usage error, click says how the command is used.
+    """
     assert result.code == code, result.err
     assert result.out == ""
     lines = result.err.strip().splitlines()
+    if lines[0].startswith("Usage: ") and lines[-1].startswith("Error: "):
+        lines = lines[-1:]
     assert len(lines) == 1, result.err
     assert lines[0].startswith(("attar: ", "Error: "))
     for word in words:

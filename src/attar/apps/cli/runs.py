@@ -9,7 +9,9 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -116,6 +118,15 @@ def load_spec(path: str | None, latent_dims: int | None) -> Any:
         return spec
 
 
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Faults that are found when a model is built name its file."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(source, error.faults) from error
+
+
 def load_trained(
     model_path: str | None, ckpt_path: str, options: Mapping[str, Any]
 ) -> tuple[Any, Any, TrainConfig]:
@@ -137,7 +148,8 @@ def load_trained(
     else:
         own = specs.parse(record["model"], f"{ckpt_path}, its model").latent_dims
         spec = load_spec(model_path, latent_dims if latent_dims is not None else own)
-    net, _ = exporting.load_network(spec, ckpt_path)
+    with naming(model_path or f"{ckpt_path}, its model"):
+        net, _ = exporting.load_network(spec, ckpt_path)
     return spec, net, config
 
 
@@ -165,7 +177,7 @@ def load_data(config: TrainConfig, spec: Any) -> Any:
 
 def without_folder(description: str, dataset: str) -> str:
     """A data set's description with only the last part of its path: where it lay is nobody's business."""
-    return description.replace(dataset, os.path.basename(os.path.normpath(dataset)) or "data") if dataset else description
+    return description.replace(dataset, Path(dataset).name or "data") if dataset else description
 
 
 def training_summary(record: Mapping[str, Any]) -> dict[str, Any]:

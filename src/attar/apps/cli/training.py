@@ -78,7 +78,8 @@ def train(
     need_training()
     spec = runs.load_spec(model_path, config.latent_dims)
     if check:
-        check_model(spec)
+        with runs.naming(str(model_path)):
+            check_model(spec)
         return
     if not resume and not force and (run / "config.json").exists():
         raise TrainingError(
@@ -94,9 +95,10 @@ def train(
     with epoch_report(verbosity, config) as watch:
         from attar.train.trainer import Trainer
 
-        trainer = Trainer(
-            config, spec, data, run, checkpoint_path=checkpoint_filepath, log_dir=log_dir, watch=watch
-        )
+        with runs.naming(str(model_path)):
+            trainer = Trainer(
+                config, spec, data, run, checkpoint_path=checkpoint_filepath, log_dir=log_dir, watch=watch
+            )
         if resume:
             trainer.resume()
         elif load_from_ckpt_path:
