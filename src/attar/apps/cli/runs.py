@@ -84,10 +84,12 @@ def resumed(config: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
     return configured({"epochs": options["epochs"]}, config)
 
 
-def need_training(prefer: str | None = None) -> None:
+def need_training(prefer: str | None = None, *, tfds: bool | None = False) -> None:
     """Refuse with the pip command where Keras or its backend is not installed.
 
     ``prefer``: a backend that the command works best with, taken where it can be and Keras is not loaded.
+    Keras and tensorboard load TensorFlow wherever it is installed, with seconds and chatter, though another
+    backend computes; this process does without, unless ``tfds`` may want it to prepare a data set.
     """
     if prefer and "keras" not in sys.modules and importlib.util.find_spec(prefer) is not None:
         os.environ["KERAS_BACKEND"] = prefer
@@ -100,6 +102,8 @@ def need_training(prefer: str | None = None) -> None:
         if backend == "torch":
             raise MissingExtraError(backend, "train")
         raise AttarError(f"KERAS_BACKEND is {backend!r}, which is not installed: pip install {backend}")
+    if backend != "tensorflow" and not tfds:
+        sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type] # as if it were not installed
 
 
 def load_spec(path: str | None, latent_dims: int | None) -> Any:

@@ -75,7 +75,7 @@ def train(
         model_path = model_path or str(run / "model.json")
     else:
         config = runs.configured(options)
-    need_training()
+    need_training(tfds=config.tfds)
     spec = runs.load_spec(model_path, config.latent_dims)
     if check:
         with runs.naming(str(model_path)):
@@ -132,7 +132,7 @@ def validate(
 
     What is not given is taken from the configuration that the checkpoint was trained with.
     """
-    need_training(prefer="torch")  # whose networks export to ONNX
+    need_training(prefer="torch", tfds=options["tfds"])  # whose networks export to ONNX
     spec, net, config = load_trained(model_path, ckpt_path, options)
     from attar.train import losses
     from attar.train import validate as validation
