@@ -178,7 +178,7 @@ def decode(data: bytes, bundle: Path) -> dict:
     latent, multiple = manifest["latent"], manifest["multiple"]
     need(manifest["size"] in (None, [out["height"], out["width"]]), "size of the model")
     need(manifest["channels"] == 3 or out["channels"] < 3, "colours of the model")
-    shape = tuple(latent["shape"]) + (latent["channels"],)
+    shape = (*tuple(latent["shape"]), latent["channels"])
     if latent["stride"] is not None:
         sides = (-(-out[side] // multiple) * multiple // latent["stride"] for side in ("height", "width"))
         shape = (*sides, latent["channels"])

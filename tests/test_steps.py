@@ -45,10 +45,10 @@ def trained(content: dict[str, Any], count: int, **options: Any) -> tuple[Networ
 def test_a_few_steps_lower_the_loss() -> None:
     net = build(dense())
     step = steps.make_step(net, losses.Loss(lmbda=0.001))
-    found = np.stack([numpy(step(IMAGES, 3e-3)) for _ in range(25)])
-    assert found.shape == (25, len(steps.METRICS))
+    found = np.stack([numpy(step(IMAGES, 3e-3)) for _ in range(50)])
+    assert found.shape == (50, len(steps.METRICS))
     assert np.isfinite(found).all()
-    assert found[-1][0] < 0.8 * found[0][0]
+    assert found[-1][0] < 0.85 * found[0][0]
 
 
 def test_metrics_are_those_of_the_batch_before_the_update() -> None:
