@@ -13,7 +13,6 @@ reasons.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import io
 import json
@@ -31,6 +30,7 @@ from attar.codec.manifest import Entropy, Hyperprior, Latent, Manifest
 from attar.codec.onnxfile import check_self_contained
 from attar.codec.tables import Table
 from attar.errors import AttarError, BundleError, ModelMissingError
+from attar.plainjson import nearest
 
 __all__ = [
     "GRAPHS",
@@ -191,8 +191,8 @@ def find(model: str | os.PathLike[str] | bytes) -> Path:
         return known[text]
     if 8 <= len(text) <= 64 and set(text.lower()) <= set("0123456789abcdef"):
         return _find_id(text.lower())
-    near = difflib.get_close_matches(text, known, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    near = nearest(text, known)
+    hint = f"did you mean {near!r}? " if near else ""
     raise ModelMissingError(
         f"no model {text!r}: neither a file nor installed; {hint}{_installed_words(known)}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -10,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from attar.errors import BundleError
+from attar.plainjson import nearest
 
 __all__ = ["Entropy", "Hyperprior", "Latent", "Manifest"]
 
@@ -248,9 +248,9 @@ def _known(part: type, document: object, prefix: str, faults: list[str]) -> dict
     names = {item.name for item in fields(part)}
     for name in document:
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
+            near = nearest(name, sorted(names))
             faults.append(
-                f"{prefix}{_brief(name)} is unknown" + (f"; did you mean {near[0]!r}?" if near else "")
+                f"{prefix}{_brief(name)} is unknown" + (f"; did you mean {near!r}?" if near else "")
             )
     required = {item.name for item in fields(part) if _is_required(item)}
     faults.extend(f"{prefix}{name} is missing" for name in sorted(required - set(document)))
