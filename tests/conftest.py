@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,14 @@ if TYPE_CHECKING:
 
 # Test modules that import keras before attar.train would otherwise ask Keras for its own default, TensorFlow.
 os.environ.setdefault("KERAS_BACKEND", "torch")
+
+
+@pytest.fixture(autouse=True)
+def tensorflow_as_installed() -> Iterator[None]:
+    """A command that a test runs in this process hides TensorFlow from Keras for good: bring it back."""
+    yield
+    if sys.modules.get("tensorflow", sys) is None:
+        del sys.modules["tensorflow"]
 
 
 @pytest.fixture(scope="session")
