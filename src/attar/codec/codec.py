@@ -159,7 +159,7 @@ class Codec:
                 f"and {self.manifest.name!r} is {self.bundle.sha256[:8]}"
             )
         size = (part.header.height, part.header.width)
-        if fault := self._refusal(size, 1 if part.header.channels < 3 else 3):
+        if fault := self.refusal(size, 1 if part.header.channels < 3 else 3):
             raise FormatError(f"the file declares what its model cannot hold: {fault}")
         lowest, highest = self.manifest.qualities or (0, 0)
         if not lowest <= part.header.quality <= highest:
@@ -255,12 +255,13 @@ class Codec:
                 if isinstance(source, np.ndarray)
                 else images.read(source, convert=convert)
             )
-        if fault := self._refusal(picture.pixels.shape[:2], picture.pixels.shape[2]):
+        if fault := self.refusal(picture.pixels.shape[:2], picture.pixels.shape[2]):
             name = f"{source}: " if isinstance(source, (str, os.PathLike)) else ""
             raise ImageError(f"{name}{fault}")
         return picture
 
-    def _refusal(self, size: tuple[int, ...], channels: int) -> str | None:
+    def refusal(self, size: tuple[int, ...], channels: int) -> str | None:
+        """Why images of ``size`` (height, width) and 1 or 3 ``channels`` are not taken; None where they are."""
         fits = self.manifest.size is None or tuple(size) == self.manifest.size
         if fits and channels <= self.manifest.channels:
             return None

@@ -69,23 +69,29 @@ def one_line(text: str) -> str:
     return words if len(words) <= MAX_REASON else words[: MAX_REASON - 3] + "..."
 
 
-def measure(task: Task, anchor: Anchor, pixels: Pixels) -> list[Row]:
-    """The task's rows, filled; a codec that fails gives a failed row and not an exception."""
+def measure(task: Task, anchor: Anchor, pixels: Pixels, *, memory: bool = True) -> list[Row]:
+    """The task's rows, filled; a codec that fails gives a failed row and not an exception.
+
+    ``memory``: measure that of this process too, which says something only where it does nothing else.
+    """
     rows = []
     for blank in task.blanks:
         try:
-            rows.append(replace(blank, **_one(anchor, pixels, blank.quality, task.repeats)))
+            rows.append(replace(blank, **_one(anchor, pixels, blank.quality, task.repeats, memory=memory)))
         except Exception as error:  # whatever a foreign codec raises belongs into its row
             reason = str(error) if isinstance(error, AttarError) else f"{type(error).__name__}: {error}"
             rows.append(replace(blank, status="failed", error=one_line(reason)))
     return rows
 
 
-def _one(anchor: Anchor, pixels: Pixels, quality: float | None, repeats: int) -> dict[str, Any]:
-    _reset_peak()
+def _one(
+    anchor: Anchor, pixels: Pixels, quality: float | None, repeats: int, *, memory: bool
+) -> dict[str, Any]:
+    if memory:
+        _reset_peak()
     data, encode_ms, encodes = _timed(lambda: anchor.encode(pixels, quality), repeats)
     decoded, decode_ms, decodes = _timed(lambda: anchor.decode(data), repeats)
-    peak = _peak_mib()
+    peak = _peak_mib() if memory else None
     height, width, _ = pixels.shape
     return {
         "bytes": len(data),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable
@@ -146,19 +145,13 @@ def chosen_target(options: dict[str, Any]) -> Target | None:
 
 def compress_to(target: Target, codec: Codec, picture: Picture, effort: int = 0) -> bytes:
     """The file of a picture, at the best setting that keeps to ``target``."""
+    from attar.apps.reaching import scorer
     from attar.codec.targets import reach
-    from attar.measure import metrics
-
-    def score(data: bytes) -> float:
-        if target.limits_size:
-            pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
-            return len(data) if target.kind == "bytes" else 8 * len(data) / pixels
-        found = getattr(metrics, target.kind)(picture.pixels, codec.decode(data).pixels)
-        return math.inf if found is None else float(found)
 
     def attempt(quality: int) -> bytes:
         return codec.compress(picture, quality=quality or None, effort=effort)
 
+    score = scorer(target, picture.pixels, lambda data: codec.decode(data).pixels)
     return reach(target, codec.manifest.qualities or (0, 0), attempt, score)
 
 
