@@ -11,6 +11,7 @@ from attar import spec as specs
 from attar.codec.manifest import Latent, Manifest
 from attar.errors import BundleError, SpecError
 from attar.train import losses, network, steps
+from attar.train.geometry import Geometry
 from training_kit import ROOT, SEED_MODEL, build, convolutional, dense, digits, document, numpy, with_layers
 
 
@@ -22,7 +23,7 @@ def faults(content: dict[str, Any]) -> str:
 
 def test_the_seed_model_builds_unchanged() -> None:
     net = network.build(specs.load(SEED_MODEL).with_latent_dims(50), seed=0)
-    assert network.geometry(net) == network.Geometry((28, 28), 1, (50,), None)
+    assert network.geometry(net) == Geometry((28, 28), 1, (50,), None)
     forward = net(digits(3), training=False)
     assert forward.regenerated.shape == (3, 28, 28, 1)
     assert forward.bits.shape == (3,)
@@ -52,14 +53,14 @@ def test_a_seed_decides_the_weights() -> None:
 
 def test_geometry_of_an_open_size_is_found_by_asking() -> None:
     net = build(convolutional())
-    assert network.geometry(net) == network.Geometry(None, 4, (6,), 4)
+    assert network.geometry(net) == Geometry(None, 4, (6,), 4)
     forward = net(np.zeros((2, 8, 20, 3), np.uint8))
     assert forward.symbols.shape == (2, 2, 5, 6)
     assert forward.regenerated.shape == (2, 8, 20, 3)
 
 
 def test_geometry_of_a_latent_with_a_fixed_size() -> None:
-    assert network.geometry(build(convolutional(28, 1))) == network.Geometry((28, 28), 1, (7, 7, 6), None)
+    assert network.geometry(build(convolutional(28, 1))) == Geometry((28, 28), 1, (7, 7, 6), None)
 
 
 def test_bits_are_the_sum_over_the_whole_latent() -> None:

@@ -58,13 +58,21 @@ class Quantizer(keras.layers.Layer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, latent: Any, training: bool = False) -> tuple[Any, Any]:
-        """(B, ..., C) float -> (for the decoder, for the rate), both (B, ..., C) float32."""
+    def draw(self, shape: Any) -> Any:
+        """Noise in -0.5..0.5 for a latent of ``shape``, float32."""
+        return keras.random.uniform(shape, -0.5, 0.5, dtype="float32", seed=self.seed_generator)
+
+    def call(self, latent: Any, training: bool = False, noise: Any = None) -> tuple[Any, Any]:
+        """(B, ..., C) float -> (for the decoder, for the rate), both (B, ..., C) float32.
+
+        ``noise``: what :meth:`draw` gave, for training; None draws it.
+        """
         latent = ops.cast(latent, "float32")
         rounded = ops.round(latent)
         if not training:
             return rounded, rounded
-        noise = keras.random.uniform(ops.shape(latent), -0.5, 0.5, dtype="float32", seed=self.seed_generator)
+        if noise is None:
+            noise = self.draw(ops.shape(latent))
         return latent + ops.stop_gradient(rounded - latent), latent + noise
 
     def get_config(self) -> dict[str, Any]:

@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
@@ -22,9 +22,9 @@ from keras import ops
 from attar import spec as specs
 from attar.errors import SpecError
 from attar.train import layers
+from attar.train.geometry import geometry
 
 FACTORIZED_OPTIONS = {"kind": "factorized", "components": 3, "spread": 3.0}
-LARGEST_MULTIPLE = 256  # pixels; the coarsest grid that a convolutional model may need
 MOST_LATENT_CHANNELS = 4096  # what a bundle can say; a latent has at most two dimensions more
 AUTOMATIC_NUMBER = re.compile(r"_\d+$")  # of a Keras object without a name of its own: it counts the process
 
@@ -37,23 +37,6 @@ class Forward(NamedTuple):
     symbols: Any
     lambdas: Any = None
     """Weight of each image's distortion (B,), where the model serves a range of rates."""
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How image sizes become latent sizes.
-
-    Attributes:
-        size: the one image size (H, W) that the network takes, or None for any.
-        multiple: pixels that height and width are padded to a multiple of (1 when ``size`` is set).
-        latent: shape of one latent, without the batch, when ``size`` is set; otherwise its channels ``(C,)``.
-        stride: image pixels per latent element when ``size`` is None, otherwise None.
-    """
-
-    size: tuple[int, int] | None
-    multiple: int
-    latent: tuple[int, ...]
-    stride: int | None
 
 
 @keras.saving.register_keras_serializable("attar")
@@ -72,12 +55,13 @@ class Network(keras.Model):
         self.synthesis = synthesis
         self.prior = prior
         self.quantizer = layers.Quantizer(seed, name="quantizer")
+        self.latent_shape = functools.cache(analysis.compute_output_shape)  # too slow for every step
         self.built = True
 
-    def call(self, images: Any, training: bool = False) -> Forward:
-        """Images (B, H, W, C) uint8 (or 0..255 in float) -> :class:`Forward`."""
+    def call(self, images: Any, training: bool = False, noise: Any = None) -> Forward:
+        """Images (B, H, W, C) uint8 (or 0..255 in float) -> :class:`Forward`; noise: see draw."""
         latent = self.analysis(images, training=training)
-        symbols, noisy = self.quantizer(latent, training=training)
+        symbols, noisy = self.quantizer(latent, training=training, noise=noise)
         bits = self.prior(noisy)
         bits = ops.sum(bits, axis=tuple(range(1, len(bits.shape))))
         return Forward(self.synthesis(symbols, training=training), bits, symbols)
@@ -85,9 +69,10 @@ class Network(keras.Model):
     def draw(self, shape: tuple[int, ...]) -> dict[str, Any]:
         """Random numbers that :meth:`call` takes for a batch of ``shape`` in training, or draws itself.
 
-        Drawing breaks a graph that PyTorch compiles, so it is done before.
+        Drawing breaks a graph that PyTorch compiles, so it is done before; and several processes that share
+        a batch draw for all of it. Every value has the batch's images along its first axis.
         """
-        return {}
+        return {"noise": self.quantizer.draw(self.latent_shape(tuple(shape)))}
 
     @property
     def has_qualities(self) -> bool:
@@ -105,19 +90,8 @@ class Network(keras.Model):
         return latent, self.synthesis.compute_output_shape(latent)
 
     def named_variables(self) -> dict[str, Any]:
-        """Every variable (weights, statistics, random states) by a name that is the same in every process.
-
-        The name is Keras's path without the numbers that Keras appends to what the model.json leaves unnamed.
-        """
-        ours = {layer.name for part in self.spec.blocks.values() for layer in part}
-        found: dict[str, Any] = {}
-        times: Counter[str] = Counter()
-        for variable in self.variables:
-            parts = variable.path.split("/")
-            name = "/".join(part if part in ours else AUTOMATIC_NUMBER.sub("", part) for part in parts)
-            times[name] += 1
-            found[name if times[name] == 1 else f"{name}#{times[name]}"] = variable
-        return found
+        """Every variable (weights, statistics, random states) by a name that is the same in every process."""
+        return lasting_names(self.variables, self.spec)
 
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the network: the model.json itself."""
@@ -127,6 +101,19 @@ class Network(keras.Model):
     def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Network:
         """Rebuild from the model.json."""
         return build(specs.parse(config["document"], "model.json"))
+
+
+def lasting_names(variables: Iterable[Any], spec: specs.ModelSpec) -> dict[str, Any]:
+    """Variables by Keras's path, without the numbers that Keras appends to what the model.json leaves unnamed."""
+    ours = {layer.name for part in spec.blocks.values() for layer in part}
+    found: dict[str, Any] = {}
+    times: Counter[str] = Counter()
+    for variable in variables:
+        parts = variable.path.split("/")
+        name = "/".join(part if part in ours else AUTOMATIC_NUMBER.sub("", part) for part in parts)
+        times[name] += 1
+        found[name if times[name] == 1 else f"{name}#{times[name]}"] = variable
+    return found
 
 
 def build(spec: specs.ModelSpec, *, seed: int | None = None, dtype: str = "float32") -> Network:
@@ -210,45 +197,6 @@ def policy(dtype: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def geometry(network: Network) -> Geometry:
-    """Find how the network maps image sizes to latent sizes, by asking its layers for shapes.
-
-    Raises:
-        SpecError: if the regenerated image is not shaped like the input.
-    """
-    spec = network.spec
-    height, width, _ = spec.input_shape
-    if height is not None and width is not None:
-        latent = tuple(int(n) for n in network.analysis.output_shape[1:])
-        out = tuple(network.synthesis.output_shape[1:])
-        if out != spec.input_shape:
-            raise SpecError(spec.name, [_wrong_shape(spec, out)])
-        return Geometry((height, width), 1, latent, None)
-    for exponent in range(LARGEST_MULTIPLE.bit_length()):
-        multiple = 2**exponent
-        strides = {_stride(network, multiple * k) for k in (2, 3, 5)}
-        if len(strides) == 1 and (stride := strides.pop()) is not None:
-            return Geometry(None, multiple, (int(network.analysis.output_shape[-1]),), stride)
-    raise SpecError(spec.name, [_wrong_shape(spec, tuple(network.synthesis.output_shape[1:]))])
-
-
-def _stride(network: Network, size: int) -> int | None:
-    """Pixels per latent element for a square image, or None where its shape does not come back."""
-    try:
-        latent, image = network.shapes(size)
-    except Exception:  # any layer may refuse the size in its own way
-        return None
-    came_back = tuple(image[1:]) == (size, size, network.spec.input_shape[2])
-    if not came_back or latent[1] != latent[2] or size % latent[1]:
-        return None
-    return int(size // latent[1])
-
-
-def _wrong_shape(spec: specs.ModelSpec, out: tuple[Any, ...]) -> str:
-    last = spec.blocks["decoder"][-1].path
-    return f"{last}: the decoder ends with shape {list(out)}, expected the input's {list(spec.input_shape)}"
-
-
 def _entropy_options(spec: specs.ModelSpec) -> dict[str, Any]:
     """The ``entropy`` object over its defaults, checked together with what else the codec can hold."""
     given = dict(spec.entropy)
@@ -268,7 +216,7 @@ def _entropy_options(spec: specs.ModelSpec) -> dict[str, Any]:
     faults += [
         f"{layer_specs[0].path}: the block {block} has no use beside a factorized prior: leave it out"
         for block, layer_specs in spec.blocks.items()
-        if block not in specs.REQUIRED_BLOCKS
+        if block not in (*specs.REQUIRED_BLOCKS, "discriminator")
     ]
     height, width, channels = spec.input_shape
     if channels not in (1, 3):
