@@ -7,7 +7,7 @@ from typing import Any
 from attar.codec.images import Picture
 from attar.errors import ImageError
 
-__all__ = ["compare_pictures"]
+__all__ = ["check_comparable", "compare_pictures"]
 
 
 def compare_pictures(
@@ -20,6 +20,14 @@ def compare_pictures(
     """
     from attar.measure.worker import distortions
 
+    check_comparable(original, other, names=names)
+    height, width = original.pixels.shape[:2]
+    row = {"a": names[0], "b": names[1], "width": width, "height": height, "bytes": size}
+    return row | {"bpp": 8 * size / (height * width)} | distortions(original.pixels, other.pixels)
+
+
+def check_comparable(original: Picture, other: Picture, *, names: tuple[str, str]) -> None:
+    """Raise :class:`ImageError`, naming the pictures, unless both are opaque and of one size."""
     for name, picture in zip(names, (original, other), strict=True):
         if picture.alpha is not None and picture.alpha.min() < 255:
             raise ImageError(f"{name}: has an alpha channel; opaque images are compared: flatten it first")
@@ -29,5 +37,3 @@ def compare_pictures(
             f"images of unequal size cannot be compared: {names[0]} has {width} x {height} pixels, "
             f"{names[1]} {other.pixels.shape[1]} x {other.pixels.shape[0]}"
         )
-    row = {"a": names[0], "b": names[1], "width": width, "height": height, "bytes": size}
-    return row | {"bpp": 8 * size / (height * width)} | distortions(original.pixels, other.pixels)

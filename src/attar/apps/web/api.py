@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
-from attar.apps.web.limits import Refusal
 from attar.apps.web.pool import Pool
 from attar.apps.web.schemas import Codec, Comparison, Encoding, Fault, Inspection, Model
+from attar.apps.web.wanted import Goal, one_of
 from attar.apps.web.workshop import FORMATS, Workshop, finite
-from attar.codec.targets import KINDS, Target
 
 __all__ = ["router"]
 
@@ -65,22 +64,15 @@ def router(pool: Pool, workshop: Workshop) -> APIRouter:
     )
     async def compress(
         request: Request,
+        target: Goal,
         model: Annotated[str | None, Query(max_length=80)] = None,
         quality: Annotated[int | None, Query(ge=1, le=100)] = None,
         effort: Annotated[int, Query(ge=0, le=9)] = 0,
-        target_bytes: Annotated[int | None, Query(gt=0, le=1 << 40)] = None,
-        target_bpp: Annotated[float | None, Query(gt=0, le=1000, allow_inf_nan=False)] = None,
-        target_psnr: Annotated[float | None, Query(gt=0, le=1000, allow_inf_nan=False)] = None,
-        target_ssim: Annotated[float | None, Query(gt=0, le=1, allow_inf_nan=False)] = None,
         convert: bool = False,
         strip: bool = False,
     ) -> Response:
-        given = dict(zip(KINDS, (target_bytes, target_bpp, target_psnr, target_ssim), strict=True))
-        targets = [Target(kind, value) for kind, value in given.items() if value is not None]
-        if len(targets) + (quality is not None) > 1:
-            raise Refusal(400, "one of quality and the targets may be given")
+        one_of(quality, target)
         how = {"model": model, "quality": quality, "effort": effort, "convert": convert, "strip": strip}
-        target = targets[0] if targets else None
         async with pool.place(request) as place:
             data = await place.body()
             made = await place.run(lambda: workshop.compress(data, target=target, **how))  # type: ignore[arg-type]
@@ -126,21 +118,31 @@ def router(pool: Pool, workshop: Workshop) -> APIRouter:
     async def encode(
         request: Request,
         codec: Annotated[str, Query(max_length=80)],
+        target: Goal,
         quality: Annotated[float | None, Query(ge=0, le=100, allow_inf_nan=False)] = None,
-        target_bytes: Annotated[int | None, Query(gt=0, le=1 << 40)] = None,
         metrics: bool = True,
         picture: bool = False,
     ) -> Any:
-        if quality is not None and target_bytes is not None:
-            raise Refusal(400, "one of quality and target_bytes may be given")
+        one_of(quality, target)
         async with pool.place(request) as place:
             data = await place.body()
             return finite(
                 await place.run(
-                    lambda: workshop.encode(
-                        data, codec, quality, target_bytes, metrics=metrics, picture=picture
-                    )
+                    lambda: workshop.encode(data, codec, quality, target, metrics=metrics, picture=picture)
                 )
+            )
+
+    @routes.post(
+        "/decode",
+        response_model=Encoding,
+        summary="An existing file b beside its original a: size, time, metrics, picture",
+        openapi_extra=TWO_FILES,
+    )
+    async def decode(request: Request, metrics: bool = True, picture: bool = False) -> Any:
+        async with pool.place(request) as place:
+            first, second = await place.files("a", "b")
+            return finite(
+                await place.run(lambda: workshop.decode(first, second, metrics=metrics, picture=picture))
             )
 
     @routes.get(

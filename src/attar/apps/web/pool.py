@@ -108,6 +108,7 @@ class Place:
             return result.result()
         finally:
             gone.cancel()
+            result.cancel()  # where this itself was cancelled; work that has not begun never does
 
     async def _file(self, form: FormData, name: str) -> bytes:
         part = form.get(name)

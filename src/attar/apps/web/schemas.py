@@ -70,7 +70,7 @@ class Codec(BaseModel):
 class Encoding(BaseModel):
     """An image that went through a codec; the metrics are null unless they were asked for."""
 
-    codec: str
+    codec: str = Field(description="Its name, or `file` for an existing file.")
     codec_version: str
     quality: float | None = Field(description="The one that was used; null for a codec that takes none.")
     width: int
@@ -78,7 +78,9 @@ class Encoding(BaseModel):
     bytes: int
     original_bytes: int = Field(description="Size of the file that was sent.")
     bpp: float
-    encode_ms: float = Field(description="Of one run, on one thread where the library lets one choose.")
+    encode_ms: float | None = Field(
+        description="Of one run, on one thread where the library lets one choose; null for an existing file."
+    )
     decode_ms: float
     psnr: Ratio = None
     ssim: float | None = None

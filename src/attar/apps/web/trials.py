@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attar.apps.comparing import check_comparable
+from attar.apps.reaching import scorer
 from attar.codec import bundle, images
 from attar.codec.images import Picture
 from attar.codec.targets import Target, reach
@@ -38,7 +41,7 @@ class Trial:
     original: NDArray[np.uint8]
     decoded: NDArray[np.uint8]
     file_bytes: int
-    encode_ms: float
+    encode_ms: float | None
     decode_ms: float
 
     @property
@@ -53,7 +56,7 @@ class Trial:
             "height": height,
             "bytes": self.file_bytes,
             "bpp": 8 * self.file_bytes / (height * width),
-            "encode_ms": round(self.encode_ms, 3),
+            "encode_ms": None if self.encode_ms is None else round(self.encode_ms, 3),
             "decode_ms": round(self.decode_ms, 3),
         }
 
@@ -80,7 +83,7 @@ class Trials:
         """A row for each codec that may be asked for: what its quality means, or why it is absent."""
         rows: list[dict[str, Any]] = []
         for name in (*(f"attar:{name}" for name in bundle.installed()), *CODECS):
-            found = self._find(name)
+            found = self.find(name)
             if isinstance(found, Absent):
                 rows.append({"name": name, "absent": found.reason})
                 continue
@@ -92,17 +95,42 @@ class Trials:
         return rows
 
     def run(
-        self, data: bytes, picture: Picture, codec: str, quality: float | None, size: int | None
+        self,
+        data: bytes,
+        read: Callable[[], Picture],
+        codec: str,
+        quality: float | None,
+        target: Target | None,
     ) -> Trial:
-        """The image of the file ``data`` through ``codec`` at a quality, or at the best one within ``size`` bytes."""
-        key = (hashlib.sha256(data).digest(), codec, quality, size)
+        """The image of the file ``data``, which ``read`` gives, through ``codec`` at a quality or to a target."""
+
+        def work() -> Trial:
+            return through(self.present(codec), opaque(read()), quality, target)
+
+        return self._once((hashlib.sha256(data).digest(), codec, quality, target), work)
+
+    def opened(
+        self, data: bytes, file: bytes, original: Callable[[], Picture], decode: Callable[[], Picture]
+    ) -> Trial:
+        """An existing ``file`` beside the image of the file ``data``, which the two functions give."""
+
+        def work() -> Trial:
+            first = original()
+            start = time.perf_counter()
+            second = decode()
+            passed = 1e3 * (time.perf_counter() - start)
+            check_comparable(first, second, names=("a", "b"))
+            return Trial("file", "", None, first.pixels, second.pixels, len(file), None, passed)
+
+        return self._once((hashlib.sha256(data).digest(), hashlib.sha256(file).digest()), work)
+
+    def _once(self, key: tuple[Any, ...], work: Callable[[], Trial]) -> Trial:
+        """The trial of that key, from what is kept where it is."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        if picture.alpha is not None and picture.alpha.min() < 255:
-            raise ImageError("image: has an alpha channel; opaque images are compared: flatten it first")
-        trial = _trial(self._present(codec), np.ascontiguousarray(picture.pixels), quality, size)
+        trial = work()
         with self._lock:
             self._kept[key] = trial
             while (
@@ -111,37 +139,38 @@ class Trials:
                 self._kept.popitem(last=False)
         return trial
 
-    def _present(self, name: str) -> Anchor:
+    def present(self, name: str) -> Anchor:
+        """A codec that may be asked for; raises :class:`AttarError` for others and for those that are absent."""
         if name not in CODECS and name.removeprefix("attar:") not in bundle.installed():
             raise AttarError(f"no codec is called {name[:80]!r}; /api/codecs lists them")
-        found = self._find(name)
+        found = self.find(name)
         if isinstance(found, Absent):
             raise AttarError(f"{name} is absent: {found.reason}")
         return found
 
-    def _find(self, name: str) -> Anchor | Absent:
+    def find(self, name: str) -> Anchor | Absent:
+        """A codec by a name that is known to be one of :meth:`codecs`, loaded once."""
         with self._lock:
             if name not in self._anchors:
                 self._anchors[name] = anchors.find(name)
             return self._anchors[name]
 
 
-def _trial(anchor: Anchor, pixels: NDArray[np.uint8], quality: float | None, size: int | None) -> Trial:
-    scale = anchor.scale
-    if scale is None:
+def opaque(picture: Picture) -> NDArray[np.uint8]:
+    """The pixels of a picture without transparency; raises :class:`ImageError` for others."""
+    if picture.alpha is not None and picture.alpha.min() < 255:
+        raise ImageError("image: has an alpha channel; opaque images are compared: flatten it first")
+    return np.ascontiguousarray(picture.pixels)
+
+
+def through(anchor: Anchor, pixels: NDArray[np.uint8], quality: float | None, target: Target | None) -> Trial:
+    """``pixels`` through a codec at a quality (None: a middle one), or to a target."""
+    if target is not None:
+        quality = reached(anchor, pixels, target)
+    elif anchor.scale is None:
         quality = None
-    elif size is not None:
-        tried: dict[bytes, int] = {}
-
-        def attempt(at: int) -> bytes:
-            data = anchor.encode(pixels, at)
-            tried[data] = at
-            return data
-
-        limits = (int(scale.lowest), int(scale.highest))
-        quality = tried[reach(Target("bytes", size), limits, attempt, len)]
     else:
-        quality = anchors.check_quality(anchor, scale.defaults[-2] if quality is None else quality)
+        quality = anchors.check_quality(anchor, anchor.scale.defaults[-2] if quality is None else quality)
     start = time.perf_counter()
     data = anchor.encode(pixels, quality)
     between = time.perf_counter()
@@ -149,3 +178,21 @@ def _trial(anchor: Anchor, pixels: NDArray[np.uint8], quality: float | None, siz
     end = time.perf_counter()
     times = (1e3 * (between - start), 1e3 * (end - between))
     return Trial(anchor.name, anchor.version, quality, pixels, decoded, len(data), *times)
+
+
+def reached(anchor: Anchor, pixels: NDArray[np.uint8], target: Target) -> int | None:
+    """The whole quality that ``attar compress`` would find for a target; None for a codec that has but one.
+
+    Raises :class:`~attar.errors.TargetError` where it is out of reach.
+    """
+    scale = anchor.scale
+    tried: dict[bytes, int] = {}
+
+    def attempt(at: int) -> bytes:
+        data = anchor.encode(pixels, None if scale is None else at)
+        tried[data] = at
+        return data
+
+    limits = (0, 0) if scale is None else (int(scale.lowest), int(scale.highest))
+    found = reach(target, limits, attempt, scorer(target, pixels, anchor.decode))
+    return None if scale is None else tried[found]

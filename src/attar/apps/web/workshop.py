@@ -17,7 +17,7 @@ from attar.apps.cli.codec import compress_to
 from attar.apps.cli.describe import Row, describe_bundle, describe_file
 from attar.apps.comparing import compare_pictures
 from attar.apps.web.limits import Refusal
-from attar.apps.web.trials import Trials
+from attar.apps.web.trials import Trial, Trials
 from attar.codec import bundle, container, images
 from attar.codec.codec import Codec
 from attar.codec.images import Picture
@@ -26,6 +26,7 @@ from attar.codec.shelf import Shelf
 from attar.codec.tables import expected_bits
 from attar.codec.targets import Target
 from attar.errors import AttarError, FormatError, ImageError, ModelMissingError
+from attar.measure import jxlfile
 
 __all__ = ["Workshop"]
 
@@ -103,17 +104,23 @@ class Workshop:
         data: bytes,
         codec: str,
         quality: float | None,
-        size: int | None,
+        target: Target | None,
         *,
         metrics: bool,
         picture: bool,
     ) -> Row:
-        """An image file through any codec: size, times, and on demand its metrics and its picture."""
-        trial = self.trials.run(data, self.image(data, "image", convert=True), codec, quality, size)
-        row = trial.row | {"original_bytes": len(data)}
-        if metrics:
-            row |= trial.distortions
-        return row | {"picture": base64.b64encode(trial.png).decode() if picture else None}
+        """An image or ``.attar`` file through any codec: size, times, on demand its metrics and its picture."""
+        trial = self.trials.run(
+            data, lambda: self.picture(data, "image", convert=True), codec, quality, target
+        )
+        return _shown(trial, data, metrics=metrics, picture=picture)
+
+    def decode(self, data: bytes, file: bytes, *, metrics: bool, picture: bool) -> Row:
+        """The same row for a file that exists already, an image or ``.attar``, beside its original ``data``."""
+        trial = self.trials.opened(
+            data, file, lambda: self.picture(data, "a", convert=True), lambda: self.picture(file, "b")
+        )
+        return _shown(trial, data, metrics=metrics, picture=picture)
 
     def photo(self, name: str) -> bytes:
         """A photograph that ships with the package, one of :data:`PHOTOS`."""
@@ -152,24 +159,29 @@ class Workshop:
         with self._lock:
             return self._shelves.setdefault(path, Shelf(path, threads=1)).named()
 
-    def picture(self, data: bytes, name: str) -> Picture:
-        """What is in an image file or a ``.attar`` file."""
+    def picture(self, data: bytes, name: str, *, convert: bool = False) -> Picture:
+        """What is in an image file or a ``.attar`` file; ``convert`` as in :func:`attar.codec.images.read`."""
         if data.startswith(container.MAGIC):
             try:
                 codec = self._by_id.for_file(data, max_pixels=self.max_pixels)
                 return codec.decode(data, max_pixels=self.max_pixels)
             except FormatError as error:
                 raise FormatError(f"{name}: {_for_the_web(error)}") from error
-        return self.image(data, name, convert=False)
+        return self.image(data, name, convert=convert)
 
     def image(self, data: bytes, name: str, *, convert: bool) -> Picture:
         """What is in an image file of a kind that browsers know."""
+        if jxlfile.is_jxl(data):
+            try:
+                return jxlfile.read(data, name=name, max_pixels=self.max_pixels)
+            except ImageError as error:
+                raise ImageError(_for_the_web(error)) from error
         known = data.startswith(SIGNATURES) or (data[FTYP] == b"ftyp" and b"avi" in data[8:32])
         if not known:
             raise Refusal(
                 415,
                 f"{name}: it begins with {data[:8].hex(' ')}, which is no image that is taken here: "
-                "PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF, PGM or PPM expected, or .attar",
+                "PNG, JPEG, WebP, AVIF, JPEG XL, GIF, BMP, TIFF, PGM or PPM expected, or .attar",
             )
         try:
             return images.read(data, name=name, convert=convert, max_pixels=self.max_pixels)
@@ -183,6 +195,13 @@ class Workshop:
             if key not in self._described:
                 self._described[key] = describe_bundle(path.name, path.read_bytes())
             return self._described[key]
+
+
+def _shown(trial: Trial, original: bytes, *, metrics: bool, picture: bool) -> Row:
+    row = trial.row | {"original_bytes": len(original)}
+    if metrics:
+        row |= trial.distortions
+    return row | {"picture": base64.b64encode(trial.png).decode() if picture else None}
 
 
 def _for_the_web(error: AttarError) -> str:
