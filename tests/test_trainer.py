@@ -59,7 +59,7 @@ def files(folder: Path) -> set[str]:
 def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """No drawings in this process (test_pictures has them); the runs in other processes draw."""
     for name in ("drawing", "curves", "regenerated"):
-        monkeypatch.setattr(journal.pictures, name, lambda *_: None)
+        monkeypatch.setattr(journal.pictures, name, lambda *words: words[-1].write_bytes(b""))
 
 
 def test_a_run_leaves_everything_in_its_folder(tiny_run: Path) -> None:
@@ -71,6 +71,9 @@ def test_a_run_leaves_everything_in_its_folder(tiny_run: Path) -> None:
         "history.csv",
         "curves.png",
         "regenerated.png",
+        "samples/epoch-1.png",
+        "samples/epoch-2.png",
+        "progress.json",
         "checkpoints/best.npz",
         "checkpoints/last.npz",
     }

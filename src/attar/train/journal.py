@@ -18,7 +18,7 @@ from attar import spec as specs
 from attar.codec.files import write_bytes
 from attar.errors import TrainingError
 from attar.measure import metrics
-from attar.train import datasets, pictures, ratedistortion
+from attar.train import datasets, live, pictures, ratedistortion
 from attar.train.config import TrainConfig
 from attar.train.network import Network, parameters
 
@@ -87,7 +87,9 @@ class Journal:
             f"{size:.0f} bytes, {'identical' if np.isinf(psnr) else f'{psnr:.1f} dB'}, SSIM {ssim:.3f}"
             for size, psnr, ssim in zip(*found, strict=True)
         ]
-        pictures.regenerated(originals, regenerated, captions, self.run / "regenerated.png")
+        shown = self.run / "regenerated.png"
+        pictures.regenerated(originals, regenerated, captions, shown)
+        live.keep_sample(self.run, int(row["epoch"]), shown.read_bytes())
 
     def close(self) -> None:
         """Flush and close TensorBoard's file."""

@@ -30,6 +30,7 @@ from attar.train import checkpoint, datasets, losses, network, ratedistortion, s
 from attar.train.config import TrainConfig
 from attar.train.interrupt import Interrupted, deferred
 from attar.train.journal import Journal, check_folder
+from attar.train.live import Live
 from attar.train.progress import Progress, Row
 from attar.train.tensors import to_numpy
 
@@ -91,6 +92,7 @@ class Trainer:
             clip_norm=config.clip_norm or None,
             average=config.average,
             compiled=config.compiled,
+            optimizer=config.optimizer,
         )
 
     def transfer(self, path: str | os.PathLike[str]) -> None:
@@ -141,7 +143,7 @@ class Trainer:
             journal.begin(self.config, self.spec, self.network, self.data)
             if not self._resumed:
                 self._forget()
-            with deferred(self._interrupt):
+            with Live(self.run, progress, self.config.epochs), deferred(self._interrupt):
                 while progress.epoch < self.config.epochs and not self._stopped_early():
                     self.train_epoch()
                     row = self.finish_epoch()

@@ -1,0 +1,146 @@
+"""What a run tells of itself while it goes on: its age is its life, its samples are few and evenly spread."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attar.errors import AttarError, TrainingError
+from attar.train import live
+from attar.train.live import Live, Status
+from attar.train.progress import Progress
+from training_kit import start, write_model
+
+
+def status(run: Path) -> Status:
+    found = Status.from_json((run / "progress.json").read_text())
+    assert found is not None
+    return found
+
+
+def test_a_run_that_ended_says_how(tmp_path: Path) -> None:
+    progress = Progress(steps_per_epoch=10)
+    with Live(tmp_path, progress, epochs=3) as told:
+        assert status(tmp_path).state == "training"
+        assert status(tmp_path).steps_per_second is None
+        progress.epoch, progress.batch, progress.images, progress.sums = 1, 5, 50, [25.0, 1.0, 1000.0, 45.0]
+        now = told.status("training")
+    assert (now.epoch, now.epochs, now.step, now.steps) == (1, 3, 15, 30)
+    assert (now.loss, now.psnr, now.ssim) == (0.5, 20.0, 0.9)
+    assert now.steps_per_second is not None
+    assert now.seconds_left == pytest.approx(15 / now.steps_per_second)
+    assert dataclasses.replace(now, state="finished", seconds_left=None) == dataclasses.replace(
+        status(tmp_path), steps_per_second=now.steps_per_second
+    )
+    with pytest.raises(KeyboardInterrupt), Live(tmp_path, progress, epochs=3):
+        raise KeyboardInterrupt
+    assert status(tmp_path).state == "interrupted"
+    with pytest.raises(TrainingError), Live(tmp_path, progress, epochs=3):
+        raise TrainingError(f"{tmp_path}/history.csv cannot be written")
+    assert status(tmp_path).state == "failed"
+    assert status(tmp_path).fault == f"{tmp_path.name}/history.csv cannot be written"
+
+
+def test_it_is_written_while_nothing_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "EVERY", 0.02)
+    progress = Progress(steps_per_epoch=10)
+    with Live(tmp_path, progress, epochs=1):
+        progress.batch = 7
+        end = time.monotonic() + 10
+        while status(tmp_path).step != 7 and time.monotonic() < end:
+            time.sleep(0.01)
+        first = (tmp_path / "progress.json").stat().st_mtime_ns
+        while (tmp_path / "progress.json").stat().st_mtime_ns == first and time.monotonic() < end:
+            time.sleep(0.01)
+        assert time.monotonic() < end
+    assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    with Live(tmp_path / "gone", Progress(steps_per_epoch=1), epochs=1):
+        pass
+    assert not (tmp_path / "gone").exists()
+
+
+SOUND = Status("training", 1, 3, 15, 30, 0.5, None, 0.9, 2.0, 7.5, None)
+
+
+def test_a_status_is_read_as_it_was_written() -> None:
+    assert Status.from_json(SOUND.to_json()) == SOUND
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "sleeping"},
+        {"epoch": -1},
+        {"epoch": 1.5},
+        {"step": "1"},
+        {"steps": True},
+        {"loss": "0"},
+        {"loss": float("nan")},
+        {"fault": 3},
+        {"more": 1},
+        {"step": 1 << 60},
+    ],
+)
+def test_what_is_no_status_is_none(change: dict[str, object]) -> None:
+    text = json.dumps(dataclasses.asdict(SOUND) | change)
+    assert Status.from_json(text) is None
+    assert Status.from_json(text[:-1]) is None
+    assert Status.from_json("[" * 5000) is None
+    assert Status.from_json("[]") is None
+    assert Status.from_json("{}") is None
+
+
+@given(st.integers(1, 100_000), st.integers(0, 1000))
+def test_few_epochs_are_kept_and_none_is_missed_later(epoch: int, more: int) -> None:
+    chosen = live.kept(epoch)
+    assert len(chosen) <= live.MOST_SAMPLES
+    assert {1, epoch} <= chosen <= set(range(1, epoch + 1))
+    later = live.kept(epoch + more)
+    assert {old for old in later if old < epoch} <= chosen
+    gaps = [b - a for a, b in zip(sorted(chosen)[:-1], sorted(chosen)[1:], strict=True)]
+    assert len(set(gaps[:-1])) <= 1
+
+
+def test_samples_are_thinned_and_other_files_left_alone(tmp_path: Path) -> None:
+    for epoch in range(1, 41):
+        live.keep_sample(tmp_path, epoch, b"%d" % epoch)
+        if epoch == 1:
+            (tmp_path / "samples" / "notes.txt").write_text("mine")
+            (tmp_path / "samples" / "epoch-01.png").write_text("mine")
+    found = {path.name for path in (tmp_path / "samples").iterdir()}
+    assert found == {"notes.txt", "epoch-01.png", *(f"epoch-{epoch}.png" for epoch in live.kept(40))}
+    assert (tmp_path / "samples" / "epoch-40.png").read_bytes() == b"40"
+    live.keep_sample(tmp_path, 1, b"anew")  # a new run in the same folder
+    assert {path.name for path in (tmp_path / "samples").iterdir()} == {
+        "notes.txt",
+        "epoch-01.png",
+        "epoch-1.png",
+    }
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AttarError, match="samples: cannot be written"):
+        live.keep_sample(tmp_path / "file", 1, b"")
+
+
+def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.json")
+    options = ("--limit", 256, "--epochs", 10_000, "--warmup", 0, "--patience", 0, "--verbosity", 0)
+    run = tmp_path / "run"
+    with start("train", "--model", model, "-o", run, *options) as training:
+        end = time.monotonic() + 60
+        while not (run / "history.csv").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        assert status(run).state == "training"
+        training.send_signal(signal.SIGINT)
+        training.communicate(timeout=60)
+    assert status(run).state == "interrupted"
+    assert status(run).step > 0
