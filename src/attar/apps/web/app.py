@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from attar import __version__
-from attar.apps.web import api
+from attar.apps.web import api, convert, curve
 from attar.apps.web.guard import Guard
 from attar.apps.web.limits import Limits, Refusal
 from attar.apps.web.pool import Pool
@@ -47,7 +47,9 @@ def create_app(limits: Limits | None = None) -> FastAPI:
         lifespan=lifespan,
     )
     app.add_middleware(Guard, limits=limits)
-    app.include_router(api.router(pool, Workshop(limits.max_pixels)))
+    workshop = Workshop(limits.max_pixels)
+    for part in (api, curve, convert):
+        app.include_router(part.router(pool, workshop))
     app.mount("/", StaticFiles(directory=str(resources.files(__package__) / "static"), html=True))
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(AttarError, _attar_error)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["Codec", "Comparison", "Encoding", "Fault", "Inspection", "Model"]
+__all__ = ["Codec", "Comparison", "Conversion", "CurveLine", "Encoding", "Fault", "Inspection", "Model"]
 
 Ratio = float | str | None
 """dB, or ``"identical"`` where the ratio does not exist."""
@@ -114,3 +114,35 @@ class Inspection(BaseModel):
     symbols: list[int] | None = Field(description="The symbols of a short latent, channels last.")
     bits_per_channel: list[float] | None = Field(description="Ideal bits of each latent channel.")
     bits_map: list[list[float]] | None = Field(description="Ideal bits of each place of the latent.")
+
+
+class Conversion(BaseModel):
+    """The ``attar-row`` header of ``/api/convert``: what became of a file. Metrics are null with transparency."""
+
+    codec: str
+    codec_version: str
+    quality: float | None
+    width: int
+    height: int
+    input_bytes: int
+    bytes: int
+    bpp: float
+    saved_percent: float = Field(description="Of the input's bytes; negative where the result is larger.")
+    suffix: str = Field(description="Of the result's name, with its dot.")
+    encode_ms: float | None = Field(description="Target search included; null for a .attar that is decoded.")
+    decode_ms: float
+    psnr: Ratio = None
+    ssim: float | None = None
+    ms_ssim: float | None = None
+
+
+class CurveLine(BaseModel):
+    """A line of ``/api/curve``: ``plan`` first, then ``point`` for each measurement, ``end`` last."""
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: Literal["plan", "point", "end"]
+    points: int | None = Field(None, description="plan: how many points will come.")
+    row: dict[str, Any] | None = Field(None, description="point: a row of the benchmark's rows.csv.")
+    levels: dict[str, float | None] | None = Field(None, description="point: each metric in dB, as drawn.")
+    deltas: list[dict[str, Any]] | None = Field(None, description="end: BD-rates of all pairs of codecs.")

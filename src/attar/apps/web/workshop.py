@@ -86,9 +86,7 @@ class Workshop:
         codec = self.codec(model)
         picture = self.image(data, "image", convert=how["convert"])
         picture = picture.stripped() if how["strip"] else picture
-        if target is not None:
-            return compress_to(target, codec, picture, effort)
-        return codec.compress(picture, quality=quality, effort=effort)
+        return compressed(picture, codec, quality=quality, effort=effort, target=target)
 
     def decompress(self, data: bytes, kind: str) -> bytes:
         """The image in a ``.attar`` file, as an image file of one of :data:`FORMATS`."""
@@ -195,6 +193,15 @@ class Workshop:
             if key not in self._described:
                 self._described[key] = describe_bundle(path.name, path.read_bytes())
             return self._described[key]
+
+
+def compressed(
+    picture: Picture, codec: Codec, *, quality: int | None, effort: int, target: Target | None
+) -> bytes:
+    """The file that ``attar compress`` writes for a picture."""
+    if target is not None:
+        return compress_to(target, codec, picture, effort)
+    return codec.compress(picture, quality=quality, effort=effort)
 
 
 def _shown(trial: Trial, original: bytes, *, metrics: bool, picture: bool) -> Row:
