@@ -15,7 +15,7 @@ from attar import spec as specs
 from attar.codec import bundle
 from attar.codec.codec import Codec
 from attar.errors import CheckpointError, ExportError
-from attar.train import checkpoint, export, graphs, network, trainer
+from attar.train import checkpoint, export, graphs, measuring, network, trainer
 from attar.train.config import TrainConfig
 from attar.train.readback import input_shape, read_back, run_keras
 from training_kit import attar, build, convolutional, dense, digits, numpy, unchanged, with_layers
@@ -52,7 +52,7 @@ def test_a_bundle_is_the_trained_network(net: network.Network, tmp_path: Path) -
     assert (read.manifest.licence, read.manifest.training) == ("CC0-1.0", {"epochs": 2})
     images = digits(20)
     decoded = Codec(read).decompress_batch(Codec(read).compress_batch(list(images)))
-    expected, _ = trainer.regenerate(net, images)
+    expected, _ = measuring.regenerate(net, images)
     # A latent beside .5 may round the other way in half precision: a few levels in few pixels.
     assert abs(np.stack(decoded).astype(int) - expected).mean() < 0.1
 

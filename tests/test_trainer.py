@@ -16,7 +16,7 @@ from PIL import Image
 
 from attar import spec
 from attar.errors import CheckpointError, TrainingError
-from attar.train import checkpoint, datasets, journal, steps, trainer
+from attar.train import checkpoint, datasets, journal, measuring, steps, trainer
 from attar.train.config import TrainConfig
 from attar.train.interrupt import Interrupted, deferred
 from attar.train.progress import Progress
@@ -129,7 +129,7 @@ def test_validation_metrics_are_means_over_all_images_not_over_batches(
 ) -> None:
     made = make(tmp_path, limit=300)
     expected = trainer.measure_split(made.network, made.loss, made.data.validation)
-    monkeypatch.setattr(trainer, "VALIDATION_BATCH", 7)  # 300 is no multiple of it
+    monkeypatch.setattr(measuring, "VALIDATION_BATCH", 7)  # 300 is no multiple of it
     found = trainer.measure_split(made.network, made.loss, made.data.validation)
     assert found == pytest.approx(expected, rel=1e-5)
 

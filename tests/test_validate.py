@@ -12,7 +12,7 @@ from attar import spec as specs
 from attar.codec import tables
 from attar.codec.container import Chunk
 from attar.measure import metrics
-from attar.train import checkpoint, datasets, export, losses, trainer, validate
+from attar.train import checkpoint, datasets, export, losses, measuring, validate
 from attar.train.network import Network
 from training_kit import digits, numpy
 
@@ -69,7 +69,7 @@ def test_validation_is_of_real_files(net: Network, split: datasets.Split) -> Non
     assert row["bpp"] == pytest.approx(8 * row["bytes"] / 784)
     assert row["psnr"] == pytest.approx(metrics.psnr(images, decoded).mean())
     assert row["ssim"] == pytest.approx(metrics.ssim(images, decoded).mean())
-    assert row["loss"] == pytest.approx(trainer.measure_split(net, losses.Loss(), split)["loss"])
+    assert row["loss"] == pytest.approx(measuring.measure_split(net, losses.Loss(), split)["loss"])
     assert 0 < row["bytes"] - row["estimated_bytes"] < 22
 
 

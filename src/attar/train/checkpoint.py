@@ -34,9 +34,13 @@ class Checkpoint:
 
     def part(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays below ``prefix/``, without it."""
-        return {
-            name[len(prefix) + 1 :]: a for name, a in self.arrays.items() if name.startswith(prefix + "/")
-        }
+        return below(self.arrays, prefix)
+
+
+def below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with ``prefix/``, without it."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): a for name, a in arrays.items() if name.startswith(start)}
 
 
 def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -58,7 +58,7 @@ class Network(keras.Model):
         self.latent_shape = functools.cache(analysis.compute_output_shape)  # too slow for every step
         self.built = True
 
-    def call(self, images: Any, training: bool = False, noise: Any = None) -> Forward:
+    def call(self, images: Any, training: bool = False, *, noise: Any = None) -> Forward:
         """Images (B, H, W, C) uint8 (or 0..255 in float) -> :class:`Forward`; noise: see draw."""
         latent = self.analysis(images, training=training)
         symbols, noisy = self.quantizer(latent, training=training, noise=noise)
@@ -248,11 +248,15 @@ def _check_latent(spec: specs.ModelSpec, shape: tuple[int | None, ...]) -> None:
         )
 
 
-def make_layers(spec: specs.ModelSpec) -> dict[str, list[tuple[specs.LayerSpec, Any]]]:
-    """Every layer of the model, constructed; all faults of all layers at once."""
+def make_layers(
+    spec: specs.ModelSpec, blocks: Collection[str] = specs.BLOCKS
+) -> dict[str, list[tuple[specs.LayerSpec, Any]]]:
+    """Every layer of the blocks, constructed; all faults of all layers at once."""
     faults: list[str] = []
     chains: dict[str, list[tuple[specs.LayerSpec, Any]]] = {}
     for block, layer_specs in spec.blocks.items():
+        if block not in blocks:
+            continue
         chains[block] = []
         for layer in layer_specs:
             if layer.name == "compressed_representation" and _has_open_size(layer):

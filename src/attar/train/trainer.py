@@ -11,7 +11,6 @@ and the history, and ``Trainer.resume`` goes on from it to the same numbers.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import threading
@@ -31,13 +30,13 @@ from attar.train.config import TrainConfig
 from attar.train.interrupt import Interrupted, deferred
 from attar.train.journal import Journal, check_folder
 from attar.train.live import Live
+from attar.train.measuring import check_images, measure_split, regenerate
 from attar.train.progress import Progress, Row
 from attar.train.tensors import to_numpy
 
 BEST, LAST = "best.npz", "last.npz"
 RESULTS = ("history.csv", "curves.png", "regenerated.png")
 CHECK_EVERY = 20  # steps between two looks at the losses; looking makes a GPU wait
-VALIDATION_BATCH = 256  # at most, and not more than about 16 megapixels at once
 
 Watch = Callable[[Progress], None]
 
@@ -294,69 +293,3 @@ class Trainer:
         originals = split.take(np.arange(min(8, len(split))))
         with self.step.averaged():
             return originals, *regenerate(self.network, originals)
-
-
-def check_images(net: network.Network, data: datasets.Dataset) -> None:
-    """Refuse a data set whose images the network cannot take.
-
-    Raises:
-        TrainingError: with both sizes.
-    """
-    expected, found = net.spec.input_shape, data.shape
-    if any(want is not None and want != got for want, got in zip(expected, found, strict=True)):
-        raise TrainingError(
-            f"the model takes images of {_shape(expected)}, the data set {data.name} has {_shape(found)}"
-        )
-    multiple = network.geometry(net).multiple
-    if any(side % multiple for side in found[:2]):
-        raise TrainingError(
-            f"the model takes sides that are multiples of {multiple}, the data set {data.name} has "
-            f"{_shape(found)}: give such a --crop, or --height and --width"
-        )
-
-
-def regenerate(net: network.Network, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images (B, H, W, C) uint8 -> what a file of each gives back, uint8, and bytes of its latents (B,)."""
-    with _no_gradient():
-        forward = net(images, training=False)
-        return _to_pixels(forward.regenerated), to_numpy(forward.bits) / 8
-
-
-def measure_split(
-    net: network.Network,
-    loss: losses.Loss,
-    split: datasets.Split,
-    between: Callable[[], None] = lambda: None,
-    quality: float | None = None,
-) -> Row:
-    """The four METRICS over a split, with rounded latents, averaged over its images.
-
-    ``between`` is called before every batch, and may raise. ``quality``: of a network of variable rate.
-    """
-    totals, count = np.zeros(len(steps.METRICS)), 0
-    pixels = math.prod(split.take(np.arange(1)).shape)
-    size = max(1, min(VALIDATION_BATCH, (1 << 24) // pixels))
-    with _no_gradient():
-        for _, images in datasets.batches(split, size):
-            between()
-            chosen = {} if quality is None else {"quality": quality}
-            _, metrics = steps.measure(net, loss, images, training=False, **chosen)
-            totals += to_numpy(metrics).astype(np.float64) * len(images)
-            count += len(images)
-    return dict(zip(steps.METRICS, (totals / count).tolist(), strict=True))
-
-
-def _to_pixels(values: Any) -> np.ndarray:
-    return np.rint(np.clip(to_numpy(values), 0, 1) * 255).astype(np.uint8)
-
-
-def _no_gradient() -> contextlib.AbstractContextManager[Any]:
-    if keras.backend.backend() != "torch":
-        return contextlib.nullcontext()
-    import torch
-
-    return torch.no_grad()
-
-
-def _shape(shape: tuple[int | None, ...]) -> str:
-    return "x".join("any" if n is None else str(n) for n in shape)

@@ -10,7 +10,7 @@ import numpy as np
 from attar.codec import bundle
 from attar.codec.codec import Codec
 from attar.measure import metrics
-from attar.train import datasets, losses, network, trainer
+from attar.train import datasets, losses, measuring, network
 
 CHUNK = 1000  # images in memory at once, fewer where they are large
 
@@ -33,7 +33,7 @@ def validate(net: network.Network, loss: losses.Loss, split: datasets.Split) -> 
         identical has no PSNR and is left out of its mean, which is None where all do.
     """
     codec = make_codec(net)
-    estimate = trainer.measure_split(net, loss, split)
+    estimate = measuring.measure_split(net, loss, split)
     rows = measure_files(codec, split)
     pixels = math.prod(split.take(np.arange(1)).shape[1:3])
     return {

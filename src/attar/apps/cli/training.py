@@ -137,7 +137,7 @@ def validate(
     from attar.train import losses
     from attar.train import validate as validation
     from attar.train.journal import check_folder, log_scalars
-    from attar.train.trainer import check_images
+    from attar.train.measuring import check_images
 
     if log_dir:
         check_folder(Path(log_dir))

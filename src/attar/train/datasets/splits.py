@@ -12,6 +12,8 @@ from attar.errors import DatasetError
 
 __all__ = ["ArraySplit", "CropSplit", "Dataset", "Split", "batches"]
 
+ALL = slice(None)
+
 
 class Split(Protocol):
     """Images with indexes from 0 to ``len(split) - 1``, all given out in one shape."""
@@ -20,11 +22,13 @@ class Split(Protocol):
         """Give the number of images."""
         ...
 
-    def take(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Give the images ``indices`` (B,) as uint8 (B, H, W, C), newly allocated.
+    def take(
+        self, indices: np.ndarray, rng: np.random.Generator | None = None, part: slice = ALL
+    ) -> np.ndarray:
+        """Give the images ``indices`` (B,), or a ``part`` of them, as uint8 (B, H, W, C), newly allocated.
 
-        ``rng`` draws the crops and the augmentation of a training split; without it, and in the other splits
-        always, the crop is the central one and nothing is augmented.
+        ``rng`` draws the crops and the augmentation of a training split, for all the images whatever the part
+        is; without it, and in the other splits always, the crop is the central one and nothing is augmented.
         """
         ...
 
@@ -69,20 +73,23 @@ class ArraySplit:
         """Give the number of images."""
         return len(self.rows)
 
-    def take(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    def take(
+        self, indices: np.ndarray, rng: np.random.Generator | None = None, part: slice = ALL
+    ) -> np.ndarray:
         """Give images as uint8 (B, H, W, C); see :class:`Split`."""
         rows = self.rows[indices]
         taken: np.ndarray
         if rng is None or not (self.shift or self.flip):
-            taken = self.images.take(rows, axis=0)
+            taken = self.images.take(rows[part], axis=0)
             return taken
         _, height, width, _ = self.images.shape
         count = len(rows)
         dy, dx = rng.integers(-self.shift, self.shift + 1, (2, count, 1))
+        mirrored = rng.random((count, 1)) < 0.5 if self.flip else np.zeros((count, 1), bool)
+        rows, dy, dx, mirrored = (drawn[part] for drawn in (rows, dy, dx, mirrored))
         ys = np.clip(np.arange(height) + dy, 0, height - 1)  # (B, H)
         xs = np.clip(np.arange(width) + dx, 0, width - 1)  # (B, W)
-        if self.flip:
-            xs = np.where(rng.random((count, 1)) < 0.5, width - 1 - xs, xs)
+        xs = np.where(mirrored, width - 1 - xs, xs)
         taken = self.images[rows[:, None, None], ys[:, :, None], xs[:, None, :]]
         return taken
 
@@ -115,7 +122,9 @@ class CropSplit:
         """Give the number of images."""
         return len(self.rows)
 
-    def take(self, indices: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    def take(
+        self, indices: np.ndarray, rng: np.random.Generator | None = None, part: slice = ALL
+    ) -> np.ndarray:
         """Give one crop of each image as uint8 (B, crop, crop, C); see :class:`Split`."""
         rows = self.rows[indices]
         sizes = self.sizes[rows]
@@ -127,6 +136,7 @@ class CropSplit:
             if rng is not None and drawn and self.flip
             else np.zeros(len(rows), bool)
         )
+        rows, sizes, corners, mirrored = (drawn[part] for drawn in (rows, sizes, corners, mirrored))
         out = np.empty((len(rows), self.crop, self.crop, self.channels), np.uint8)
         for crop, start, (height, width), (top, left), mirror in zip(
             out, self.offsets[rows].tolist(), sizes.tolist(), corners.tolist(), mirrored.tolist(), strict=True
@@ -151,29 +161,40 @@ def batches(
     epoch: int = 0,
     start: int = 0,
     drop_last: bool = False,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Walk once through a split: pairs of indexes (B,) and images uint8 (B, H, W, C).
 
     Without a ``seed`` the images come in order, and nothing is drawn. With one, the order depends on
     (seed, epoch) only, and the crops and augmentation of batch k on (seed, epoch, k) only: ``start=k`` goes
     on in the middle of an epoch exactly as the uninterrupted run would have. The last batch may be smaller,
-    unless ``drop_last`` leaves it out. Raises :class:`DatasetError` on a size or number out of range.
+    unless ``drop_last`` leaves it out. With a ``share`` (r, n), the images are the r-th of n equal parts of each
+    batch, drawn as the whole batch's; the indexes are still those of all. Raises :class:`DatasetError` on a
+    size or number out of range.
     """
     if batch_size < 1:
         raise DatasetError(f"batch size {batch_size}: at least 1 is needed")
     if start < 0 or epoch < 0 or (seed is not None and seed < 0):
         raise DatasetError(f"seed {seed}, epoch {epoch}, first batch {start}: none of them may be negative")
-    return _walk(split, batch_size, seed, epoch, start, drop_last)
+    return _walk(split, batch_size, seed, epoch, start, drop_last, share)
 
 
 def _walk(
-    split: Split, batch_size: int, seed: int | None, epoch: int, start: int, drop_last: bool
+    split: Split,
+    batch_size: int,
+    seed: int | None,
+    epoch: int,
+    start: int,
+    drop_last: bool,
+    share: tuple[int, int],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     order = np.arange(len(split)) if seed is None else _rng(seed, epoch).permutation(len(split))
     count = len(split) // batch_size if drop_last else -(-len(split) // batch_size)
     for number in range(start, count):
         indices = order[number * batch_size : (number + 1) * batch_size]
-        yield indices, split.take(indices, None if seed is None else _rng(seed, epoch, number))
+        rank, size = share
+        part = slice(rank * len(indices) // size, (rank + 1) * len(indices) // size)
+        yield indices, split.take(indices, None if seed is None else _rng(seed, epoch, number), part)
 
 
 def _rng(seed: int, *path: int) -> np.random.Generator:
