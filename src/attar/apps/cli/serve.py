@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import click
 
@@ -32,10 +33,27 @@ __all__ = ["serve"]
 @click.option(
     "--max-pixels", type=click.IntRange(1), default=1 << 24, show_default=True, help="Refuse larger images."
 )
+@click.option(
+    "--runs",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    metavar="DIR",
+    help="Show the training runs in this folder, two levels deep.  [default: the current folder]",
+)
 def serve(
-    host: str, port: int, allow_host: tuple[str, ...], workers: int, max_bytes: int, max_pixels: int
+    host: str,
+    port: int,
+    allow_host: tuple[str, ...],
+    workers: int,
+    max_bytes: int,
+    max_pixels: int,
+    runs: Path,
 ) -> None:
-    """Serve the web app and its JSON API on this machine, until Ctrl-C."""
+    """Serve the web app and its JSON API on this machine, until Ctrl-C.
+
+    Its screens draw, compare, measure and inspect, and show the installed models and the runs of attar train
+    while they go on. Nothing is loaded from, and nothing sent to, any other host.
+    """
     import uvicorn
 
     from attar.apps.web.app import create_app
@@ -46,7 +64,8 @@ def serve(
     limits = Limits(
         max_bytes=max_bytes, max_pixels=max_pixels, workers=workers, hosts=tuple({host, *allow_host})
     )
-    server = uvicorn.Server(uvicorn.Config(create_app(limits), log_level="warning", server_header=False))
+    app = create_app(limits, runs, leaving=lambda: server.should_exit)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
     shown = f"[{host}]" if ":" in host else host
     click.echo(f"Attar is at http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
     with listening:

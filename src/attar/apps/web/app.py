@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,10 +15,11 @@ from starlette.responses import JSONResponse
 from starlette.staticfiles import StaticFiles
 
 from attar import __version__
-from attar.apps.web import api, convert, curve
+from attar.apps.web import api, convert, curve, runs
 from attar.apps.web.guard import Guard
 from attar.apps.web.limits import Limits, Refusal
 from attar.apps.web.pool import Pool
+from attar.apps.web.runfolder import Runs
 from attar.apps.web.workshop import Workshop
 from attar.errors import AttarError, BundleError, MissingExtraError, ModelMissingError
 
@@ -27,8 +29,16 @@ STATUS = {ModelMissingError: 404, BundleError: 500, MissingExtraError: 501}
 """Statuses of errors that are not the fault of the file that was sent (422)."""
 
 
-def create_app(limits: Limits | None = None) -> FastAPI:
-    """The application that ``attar serve`` serves; ``limits`` are those of :class:`Limits` when None."""
+def create_app(
+    limits: Limits | None = None, runs_folder: Path | None = None, leaving: Callable[[], bool] = lambda: False
+) -> FastAPI:
+    """The application that ``attar serve`` serves.
+
+    Args:
+        limits: those of :class:`Limits` when None.
+        runs_folder: where training runs are looked for; the current folder when None.
+        leaving: whether the server is about to end, so that those who listen to events are let go.
+    """
     limits = limits or Limits()
     pool = Pool(limits)
 
@@ -50,6 +60,7 @@ def create_app(limits: Limits | None = None) -> FastAPI:
     workshop = Workshop(limits.max_pixels)
     for part in (api, curve, convert):
         app.include_router(part.router(pool, workshop))
+    app.include_router(runs.router(pool, Runs(runs_folder or Path()), leaving))
     app.mount("/", StaticFiles(directory=str(resources.files(__package__) / "static"), html=True))
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(AttarError, _attar_error)
