@@ -1,17 +1,31 @@
-"""What a file reaches of a target: the score that every target search of the doors goes by."""
+"""Targets as every door reaches them: the file that keeps to one, and the score that the search goes by."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attar.codec.targets import Target
+from attar.codec.targets import Target, reach
 
-__all__ = ["scorer"]
+if TYPE_CHECKING:
+    from attar.codec.codec import Codec
+    from attar.codec.images import Picture
+
+__all__ = ["compress_to", "scorer"]
+
+
+def compress_to(target: Target, codec: Codec, picture: Picture, effort: int = 0) -> bytes:
+    """The file of a picture, at the best setting that keeps to ``target``."""
+
+    def attempt(quality: int) -> bytes:
+        return codec.compress(picture, quality=quality or None, effort=effort)
+
+    score = scorer(target, picture.pixels, lambda data: codec.decode(data).pixels)
+    return reach(target, codec.manifest.qualities or (0, 0), attempt, score)
 
 
 def scorer(

@@ -18,7 +18,6 @@ from attar.codec.files import is_device
 from attar.errors import AttarError
 
 if TYPE_CHECKING:
-    from attar.codec.codec import Codec
     from attar.codec.images import Picture
     from attar.codec.targets import Target
 
@@ -80,20 +79,29 @@ def target_options(command: Command) -> Command:
     return command
 
 
+def encoder_options(command: Command) -> Command:
+    """What is accepted, kept and searched for when an image is compressed."""
+    for option in (
+        click.option("--strip", is_flag=True, help="Drop ICC profile, EXIF and XMP."),
+        click.option("--convert", is_flag=True, help="Accept a loss: CMYK, 16 bits, frames after the first."),
+        click.option(
+            "--effort",
+            type=click.IntRange(0, 9),
+            default=0,
+            show_default=True,
+            help="Rounds of search for a better file; decoding stays the same.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @inputs_argument
 @output_options
 @target_options
 @model_option
-@click.option(
-    "--effort",
-    type=click.IntRange(0, 9),
-    default=0,
-    show_default=True,
-    help="Rounds of search for a better file; decoding stays the same.",
-)
-@click.option("--convert", is_flag=True, help="Accept a loss: CMYK, 16 bits, frames after the first.")
-@click.option("--strip", is_flag=True, help="Drop ICC profile, EXIF and XMP.")
+@encoder_options
 @max_pixels_option
 @json_option
 def compress(
@@ -106,6 +114,7 @@ def compress(
     **options: Any,
 ) -> None:
     """Compress images to .attar files. FILE may be - for stdin."""
+    from attar.apps.reaching import compress_to
     from attar.codec import images
     from attar.codec.shelf import Shelf
 
@@ -141,18 +150,6 @@ def chosen_target(options: dict[str, Any]) -> Target | None:
     if len(given) + (options["quality"] is not None) > 1:
         raise click.UsageError("one of --quality and the --target options may be given")
     return Target(*given.popitem()) if given else None
-
-
-def compress_to(target: Target, codec: Codec, picture: Picture, effort: int = 0) -> bytes:
-    """The file of a picture, at the best setting that keeps to ``target``."""
-    from attar.apps.reaching import scorer
-    from attar.codec.targets import reach
-
-    def attempt(quality: int) -> bytes:
-        return codec.compress(picture, quality=quality or None, effort=effort)
-
-    score = scorer(target, picture.pixels, lambda data: codec.decode(data).pixels)
-    return reach(target, codec.manifest.qualities or (0, 0), attempt, score)
 
 
 @click.command()

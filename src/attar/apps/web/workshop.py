@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attar.apps.cli.codec import compress_to
 from attar.apps.cli.describe import Row, describe_bundle, describe_file
 from attar.apps.comparing import compare_pictures
+from attar.apps.reaching import compress_to
 from attar.apps.web.limits import Refusal
 from attar.apps.web.trials import Trial, Trials
 from attar.codec import bundle, container, images
@@ -66,10 +66,12 @@ class Workshop:
         """The rows of ``attar models list --json``, with the file's name for its path."""
         rows = []
         for name, path in bundle.installed().items():
+            row: Row = {"input": name, "ok": True, "file": path.name}
+            row["shipped"] = path.parent == bundle.folders()[0]
             try:
-                rows.append({"input": name, "ok": True} | self._describe(path))
+                rows.append(row | self._describe(path))
             except (AttarError, OSError) as error:
-                rows.append({"input": name, "ok": False, "error": f"{name}: {_without_folder(error, path)}"})
+                rows.append(row | {"ok": False, "error": f"{name}: {_without_folder(error, path)}"})
         return rows
 
     def compress(
