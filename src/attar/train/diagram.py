@@ -77,9 +77,12 @@ class Box:
     weights: int | None = None
 
 
-def svg(network: Any) -> bytes:
-    """Draw a :class:`attar.train.network.Network`: an SVG in UTF-8, the same bytes for the same network."""
-    spec, blocks = network.spec, _blocks(network)
+def svg(network: Any, discriminator: Any = None) -> bytes:
+    """Draw a :class:`attar.train.network.Network`: an SVG in UTF-8, the same bytes for the same network.
+
+    ``discriminator``: the Keras model of its block, where it is trained with one; its weights are not counted.
+    """
+    spec, blocks = network.spec, _blocks(network, discriminator)
     latent = blocks["encoder"][-1].shape
     size = _written([n or letter for n, letter in zip(spec.input_shape, "HWC", strict=True)])
     analysis = [
@@ -95,7 +98,8 @@ def svg(network: Any) -> bytes:
         Box("Entropy decoder", "", "the same integer tables"),
     ]
     side = [(block, SIDE[block], blocks[block]) for block in SIDE if block in blocks]
-    total = sum(box.weights or 0 for boxes in blocks.values() for box in boxes) + _weights(network.prior)
+    counted = [box for block, boxes in blocks.items() if block != "discriminator" for box in boxes]
+    total = sum(box.weights or 0 for box in counted) + _weights(network.prior)
     summary = f"image {size}, latent {latent}, {total:,} weights"
     return _page(spec.name, summary, [analysis, synthesis], side, _prior(network))
 
@@ -188,9 +192,9 @@ def _exchange(root: ET.Element, x: float, y: float, prior: Box) -> None:
     _arrow(root, f"M{right + 1:g} {y + 44:g} H{x + MIDDLE + GAP - 3:g}")
 
 
-def _blocks(network: Any) -> dict[str, list[Box]]:
+def _blocks(network: Any, discriminator: Any) -> dict[str, list[Box]]:
     """The boxes of every block of the model.json, in its order."""
-    layers = _by_name(network)
+    layers = _by_name(network) | ({} if discriminator is None else _by_name(discriminator))
     size = network.spec.input_shape
     probe: Any = (1, *(n or PROBE for n in size)) if None in size else None
     found = {}

@@ -34,7 +34,12 @@ class Journal:
         self.rivals: Mapping[str, ratedistortion.Points] = {}
 
     def begin(
-        self, config: TrainConfig, spec: specs.ModelSpec, network: Network, data: datasets.Dataset
+        self,
+        config: TrainConfig,
+        spec: specs.ModelSpec,
+        network: Network,
+        data: datasets.Dataset,
+        discriminator: Any = None,
     ) -> None:
         """Write what is known before the first step.
 
@@ -49,9 +54,9 @@ class Journal:
             raise TrainingError(f"{self.run}: cannot be written: {error.strerror}") from error
         write_bytes(self.run / "config.json", config.to_json().encode())
         write_bytes(self.run / "model.json", spec.to_json().encode())
-        pictures.drawing(network, self.run / "model.svg")
+        pictures.drawing(network, self.run / "model.svg", discriminator)
         self.writer = _tensorboard(self.log_dir)
-        self.writer.add_text("model", f"```\n{summary(network)}\n```")
+        self.writer.add_text("model", f"```\n{summary(network, discriminator)}\n```")
         self.writer.add_text("config", f"```json\n{config.to_json()}```")
         self.writer.add_text("data", data.description)
         if network.has_qualities:
@@ -129,10 +134,10 @@ def _tensorboard(log_dir: Path) -> Any:
         raise TrainingError(f"{log_dir}: cannot write TensorBoard's files: {error.strerror}") from error
 
 
-def summary(network: Network) -> str:
-    """Keras's table of layers, shapes and weights of both transforms, and the totals."""
+def summary(network: Network, discriminator: Any = None) -> str:
+    """Keras's table of layers, shapes and weights of both transforms and the discriminator, and the totals."""
     lines: list[str] = []
-    for part in (network.analysis, network.synthesis):
+    for part in (network.analysis, network.synthesis, *([] if discriminator is None else [discriminator])):
         part.summary(print_fn=lambda line, **_: lines.append(line))
     sizes = ", ".join(f"{name}: {count:,} weights" for name, count in parameters(network).items())
     return "\n".join([*lines, sizes])

@@ -275,17 +275,18 @@ def _text_measure() -> Any:
     return lambda text: renderer.get_text_width_height_descent(text, font, ismath=False)[0]
 
 
-def drawing(network: Any, path: str | os.PathLike[str]) -> None:
+def drawing(network: Any, path: str | os.PathLike[str], discriminator: Any = None) -> None:
     """Draw a network's architecture with its shapes and numbers of weights, as an SVG.
 
     Args:
         network: what :func:`attar.train.network.build` gives.
         path: the SVG to write.
+        discriminator: what :func:`attar.train.adversarial.build` gives, where there is one.
 
     Raises:
         TrainingError: if the file cannot be written.
     """
-    _write(path, diagram.svg(network))
+    _write(path, diagram.svg(network, discriminator))
 
 
 def _png(figure: Any) -> bytes:
