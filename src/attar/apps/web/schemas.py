@@ -26,6 +26,8 @@ class Model(BaseModel):
     input: str = Field(description="The name by which it is asked for.")
     ok: bool
     error: str | None = None
+    file: str = Field(description="Its file's name.")
+    shipped: bool = Field(description="Whether it came with Attar, and not from a folder of the user's.")
     id: str | None = Field(None, description="SHA-256 of the bundle.")
     name: str | None = None
     version: str | None = None
@@ -35,7 +37,10 @@ class Model(BaseModel):
     channels: int | None = Field(None, description="1 gray, 3 RGB.")
     size: tuple[int, int] | None = Field(None, description="The only height and width taken; null: any.")
     qualities: tuple[int, int] | None = Field(None, description="Range of the quality; null: a single rate.")
-    training: dict[str, Any] | None = None
+    graphs: dict[str, int] | None = Field(None, description="Bytes of each network.")
+    tables: int | None = Field(None, description="Number of frequency tables.")
+    training: dict[str, Any] | None = Field(None, description="A summary of the training, free of form.")
+    model: dict[str, Any] | None = Field(None, description="The model.json that it was trained from.")
 
 
 class Comparison(BaseModel):
