@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from attar.errors import AttarError
 
-__all__ = ["atomic", "is_device", "write_bytes"]
+__all__ = ["atomic", "is_device", "sweep", "write_bytes"]
+
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}(\.[^.]*)?", re.DOTALL)
+"""Names that :func:`atomic` gives: of the file's stem and suffix, with digits between them."""
 
 
 def is_device(path: str | os.PathLike[str]) -> bool:
@@ -39,7 +44,8 @@ def atomic(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[
             f"{target} exists already and is not overwritten (use -f / --force or overwrite=True)"
         )
     # The suffix is kept: libraries choose their format by it.
-    temporary = target.with_name(f".{target.stem[:100]}.{secrets.token_hex(4)}{target.suffix}")
+    stem, suffix = _kept(target)
+    temporary = target.with_name(f".{stem}.{secrets.token_hex(4)}{suffix}")
     try:
         yield temporary
         if overwrite:
@@ -53,6 +59,24 @@ def atomic(path: str | os.PathLike[str], *, overwrite: bool = True) -> Iterator[
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """Remove the temporary files that a process left when it was killed while it wrote any of ``paths``."""
+    wanted: dict[Path, set[tuple[str, str]]] = defaultdict(set)
+    for path in map(Path, paths):
+        wanted[path.parent].add(_kept(path))
+    for folder, names in wanted.items():
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            found = TEMPORARY.fullmatch(entry.name)
+            if found and (found[1], found[2] or "") in names:
+                with suppress(OSError):
+                    entry.unlink()
+
+
+def _kept(target: Path) -> tuple[str, str]:
+    """What a temporary name keeps of its file's name."""
+    return target.stem[:100], target.suffix
 
 
 def _rename_to_new(temporary: Path, target: Path) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "export": ("training", "export", "Export a checkpoint: bundle, whole network, or encoder and decoder."),
     "compress": ("codec", "compress", "Compress images to .attar files."),
     "decompress": ("codec", "decompress", "Turn .attar files back into images."),
+    "bulk": ("bulk", "bulk", "Compress very many images, on all cores or on a Ray cluster."),
     "info": ("codec", "info", "Show what a .attar file or a bundle says of itself."),
     "verify": ("codec", "verify", "Check .attar files to the last bit."),
     "models": ("codec", "models", "List the installed bundles, or show one."),
