@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attar.errors import TrainingError
-from attar.train.config import SCHEDULES, TrainConfig, read_config
+from attar.train.config import CHOICES, TrainConfig, read_config
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainConfig)}
 
@@ -102,7 +102,7 @@ def test_whatever_a_file_says_is_a_configuration_or_one_error(values: dict[str, 
     assert all(config.rate_at(step, 10) >= 0 for step in range(12))
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", CHOICES["schedule"])
 def test_schedules_rise_fall_and_never_leave_their_range(schedule: str) -> None:
     config = TrainConfig(schedule=schedule, learning_rate=0.5, warmup=10)
     rates = [config.rate_at(step, 100) for step in range(100)]

@@ -9,7 +9,7 @@ from keras import ops
 from attar.errors import TrainingError
 from attar.measure import metrics
 from attar.train import losses
-from attar.train.config import LOSSES
+from attar.train.config import CHOICES
 from training_kit import gradient, numpy
 
 RNG = np.random.default_rng(7)
@@ -76,7 +76,7 @@ def test_ms_ssim_of_small_images_has_as_many_scales_as_fit(side: int, scales: in
     assert np.allclose(several, one, atol=1e-5) == (scales == 1)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", CHOICES["loss"])
 @pytest.mark.parametrize("side", [8, 28, 45])
 def test_gradients_are_finite_everywhere(name: str, side: int) -> None:
     loss, no_bits = losses.Loss(name), ops.zeros(2)
@@ -97,7 +97,7 @@ REFERENCES = {
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", CHOICES["loss"])
 def test_gradients_are_those_of_the_reference(name: str) -> None:
     """Central differences of the losses in NumPy, in double precision."""
     a, b = noisy((1, 12, 13, 1), 0.2)
@@ -142,7 +142,7 @@ def test_loss_is_weighted_and_the_rate_is_in_bits_per_pixel() -> None:
 
 
 def test_the_configuration_offers_exactly_the_losses_that_there_are() -> None:
-    assert set(LOSSES) == set(losses.DISTORTIONS)
+    assert set(CHOICES["loss"]) == set(losses.DISTORTIONS)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """One training step on each Keras backend: forward, gradient, clipping, Adam, running average of the weights.
 
 ``make_step(...)`` gives a :class:`Step`; the trainer knows nothing else of the backend. On PyTorch, its own
-fused Adam is used: Keras's costs more than forward and backward pass of a small network there.
+fused Adam is used, or SOAP: Keras's Adam costs more than forward and backward pass of a small network there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from attar.errors import CheckpointError
+from attar.errors import CheckpointError, TrainingError
 from attar.train import losses
 from attar.train.network import Network
 from attar.train.tensors import to_numpy
@@ -69,6 +69,7 @@ def make_step(
     clip_norm: float | None = 1.0,
     average: float = 0.0,
     compiled: bool = False,
+    optimizer: str = "adam",
 ) -> Step:
     """The training step for the Keras backend in use.
 
@@ -78,13 +79,18 @@ def make_step(
         clip_norm: largest norm of the whole gradient; None clips nothing.
         average: momentum of the running average of the weights (0.999, say); 0 keeps none.
         compiled: compile the step (``torch.compile``, XLA).
+        optimizer: ``adam``, or on PyTorch ``soap`` (:mod:`attar.train.soap`).
+
+    Raises:
+        TrainingError: for SOAP on another backend.
     """
-    backends: dict[str, Callable[..., Step]] = {
-        "torch": _TorchStep,
-        "tensorflow": _TensorFlowStep,
-        "jax": _JaxStep,
-    }
-    return backends[keras.backend.backend()](network, loss, clip_norm, average, compiled)
+    backend = keras.backend.backend()
+    if backend == "torch":
+        return _TorchStep(network, loss, clip_norm, average, compiled, optimizer)
+    if optimizer != "adam":
+        raise TrainingError(f"the optimizer {optimizer} runs on PyTorch only: set KERAS_BACKEND=torch")
+    backends: dict[str, Callable[..., Step]] = {"tensorflow": _TensorFlowStep, "jax": _JaxStep}
+    return backends[backend](network, loss, clip_norm, average, compiled)
 
 
 def _trainable(network: Network) -> dict[str, Any]:
@@ -108,16 +114,30 @@ class _TorchStep:
     """Eager or compiled PyTorch, on the CPU or on the GPU that Keras chose."""
 
     def __init__(
-        self, network: Network, loss: losses.Loss, clip_norm: float | None, average: float, compiled: bool
+        self,
+        network: Network,
+        loss: losses.Loss,
+        clip_norm: float | None,
+        average: float,
+        compiled: bool,
+        optimizer: str,
     ) -> None:
         import torch
+
+        from attar.train import soap
 
         self.torch, self.clip_norm, self.momentum = torch, clip_norm, average
         trainable = _trainable(network)
         self.names = list(trainable)
         self.weights = [variable.value for variable in trainable.values()]
         self.device = self.weights[0].device
-        self.optimizer = torch.optim.Adam(self.weights, betas=BETAS, eps=EPSILON, fused=True)
+        self.optimizer: torch.optim.Optimizer
+        if optimizer == "soap":
+            self.optimizer = soap.Soap(self.weights, BETAS, EPSILON)
+            self.shapes = [soap.state_shapes(weight.shape) for weight in self.weights]
+        else:
+            self.optimizer = torch.optim.Adam(self.weights, betas=BETAS, eps=EPSILON, fused=True)
+            self.shapes = [soap.adam_shapes(weight.shape) for weight in self.weights]
         self.average = [weight.detach().clone() for weight in self.weights] if average else []
         self.done = 0
 
@@ -158,10 +178,9 @@ class _TorchStep:
         return arrays
 
     def restore(self, optimizer: Arrays, average: Arrays, random: Arrays) -> None:
-        torch, moments = self.torch, ("exp_avg", "exp_avg_sq")
+        torch = self.torch
         states = []
-        for name, weight in zip(self.names, self.weights, strict=True):
-            shapes = {"step": (), **dict.fromkeys(moments, tuple(weight.shape))}
+        for name, shapes in zip(self.names, self.shapes, strict=True):
             kept = {key: optimizer[f"{name}/{key}"] for key in shapes if f"{name}/{key}" in optimizer}
             # A weight that had no gradient yet has no state; half a state is damage.
             if kept and {key: value.shape for key, value in kept.items()} != shapes:

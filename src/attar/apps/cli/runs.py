@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from attar.errors import AttarError, CheckpointError, MissingExtraError, SpecError, TrainingError
-from attar.train.config import LOSSES, SCHEDULES, TrainConfig
+from attar.train.config import CHOICES, TrainConfig
 
 MODEL = click.option("--model", "model_path", metavar="FILE", help="The model.json.")
 DATASET_FIELDS = ("dataset", "tfds", "data_dir", "height", "width", "channels", "crop", "limit")
@@ -47,8 +47,8 @@ def config_options(*only: str) -> Callable[[Any], Any]:
 def _option(field: Any, hint: Any) -> Callable[[Any], Any]:
     kind: Any = next((t for t in typing.get_args(hint) if t is not types.NoneType), hint)
     default = str(field.default).lower() if kind is bool else field.default
-    if field.name in ("loss", "schedule"):
-        kind = click.Choice(LOSSES if field.name == "loss" else SCHEDULES)
+    if field.name in CHOICES:
+        kind = click.Choice(CHOICES[field.name])
     # None marks an option that was not given, so that --resume can tell; the real default stands in the help.
     shown = "" if field.default is None else f"  [default: {default}]"
     extra: dict[str, Any] = {"type": kind, "default": None, "help": field.metadata["help"] + shown}
