@@ -1,13 +1,19 @@
 // The frame: screens by address, the theme.
+import "./batch.js";
 import "./compare.js";
+import "./curve.js";
 import "./draw.js";
 import "./inspect.js";
+import "./models.js";
 import { h } from "./ui.js";
 
 /** Address, element and name of every screen that there is. */
 const SCREENS = [
   { path: "draw", tag: "attar-draw", name: "Draw" },
   { path: "compare", tag: "attar-compare", name: "Compare" },
+  { path: "curve", tag: "attar-curve", name: "Curve" },
+  { path: "batch", tag: "attar-batch", name: "Batch" },
+  { path: "models", tag: "attar-models", name: "Models and runs" },
   { path: "inspect", tag: "attar-inspect", name: "Inspect" },
 ];
 

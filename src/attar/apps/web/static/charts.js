@@ -40,8 +40,8 @@ export function heat(rows, words) {
   return canvas;
 }
 
-/** @param {string} name @param {Record<string, string | number>} attributes */
-function svg(name, attributes) {
+/** An SVG element. @param {string} name @param {Record<string, string | number>} attributes */
+export function svg(name, attributes) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
   return element;

@@ -1,9 +1,9 @@
 // Compare: one picture through two codecs, at the same place and size.
 import * as api from "./api.js";
 import { Side } from "./side.js";
-import { announce, code, filePicker, h, keep, sentence, settings } from "./ui.js";
+import { Source } from "./source.js";
+import { announce, code, h, keep, pythonWord, sentence, settings, shellWord } from "./ui.js";
 
-const PHOTOS = ["kitten", "mountain", "earthrise"];
 const ZOOMS = [0.125, 0.25, 0.5, 1, 2, 4, 8, 16];
 const MOST_FIT = 4;
 const MOST_HEIGHT = 640;
@@ -20,7 +20,7 @@ class AttarCompare extends HTMLElement {
   #sides = [];
   #listening = new AbortController();
 
-  drop = h("section", { className: "card", "aria-label": "Image" });
+  source = new Source(this, "Drop or paste one to three images, or", (files) => this.#take(files), true);
   fault = h("p", { className: "fault", role: "alert" });
   work = h("div", { className: "screen", hidden: true });
   split = h("input", { type: "range", className: "split", id: "split", min: "0", max: "100", step: "1", value: "50", "aria-label": "Split: how much of the left side is seen, in percent" });
@@ -30,13 +30,14 @@ class AttarCompare extends HTMLElement {
   zoomShown = h("output", { className: "number", id: "zoom" });
   view = h("div", { className: "view" });
   recipe = h("details", {});
+  json = h("textarea", { id: "json", spellcheck: false, rows: 6, "aria-label": "Settings as JSON" });
+  refusal = h("p", { className: "fault", role: "alert" });
 
   async connectedCallback() {
     this.className = "screen";
-    this.#offer();
     this.replaceChildren(
       h("div", { className: "intro" }, h("h1", {}, "Compare two codecs"), h("p", { className: "muted" }, "The same picture through two codecs, with the bytes and the metrics that attar benchmark reports.")),
-      this.drop, this.fault, this.work);
+      this.source.card, this.fault, this.work);
     try {
       const codecs = (await api.codecs()).filter(({ absent }) => absent === null);
       const given = settings();
@@ -44,8 +45,7 @@ class AttarCompare extends HTMLElement {
       this.mode.value = given.get("mode") === "beside" ? "beside" : "split";
       this.errors.checked = given.get("errors") === "1";
       this.#build();
-      const photo = given.get("photo");
-      if (photo && PHOTOS.includes(photo)) await this.#sample(photo);
+      await this.source.start(this.#listening.signal);
     } catch (error) {
       this.fault.textContent = sentence(error);
     }
@@ -54,13 +54,6 @@ class AttarCompare extends HTMLElement {
   disconnectedCallback() {
     this.#listening.abort();
     this.#sides.forEach((side) => side.forget());
-  }
-
-  #offer() {
-    const samples = PHOTOS.map((name) => h("button", { type: "button", onclick: () => this.#sample(name) }, name[0].toUpperCase() + name.slice(1)));
-    this.drop.append(h("div", { className: "row" },
-      h("span", {}, "Drop or paste an image, or"), filePicker("Choose one", "image/*", this, (file) => this.#take(file, file.name)),
-      h("span", { className: "muted" }, "or take"), ...samples));
   }
 
   #build() {
@@ -75,21 +68,50 @@ class AttarCompare extends HTMLElement {
         this.view, this.split,
         h("p", { className: "muted small" }, "Keys: F flickers between the sides, 0 fits, 1 is 100 %, + and \u2212 zoom; the split moves with the arrows.")),
       h("div", { className: "two sides" }, ...this.#sides.map((side) => side.card)),
-      this.recipe);
+      this.recipe, this.#settings());
     const signal = this.#listening.signal;
     this.mode.setAttribute("aria-label", "View");
     this.split.addEventListener("input", () => this.#place());
     addEventListener("resize", () => this.#image && this.#layout(), { signal });
     addEventListener("keydown", (event) => this.#key(event), { signal });
-    addEventListener("paste", (event) => {
-      const file = event.clipboardData?.files[0];
-      if (file) this.#take(file, file.name);
-    }, { signal });
+  }
+
+  /** The settings of both sides, to be copied and pasted. */
+  #settings() {
+    const copy = h("button", { type: "button", onclick: async () => {
+      try {
+        await navigator.clipboard.writeText(this.json.value);
+        announce("Settings copied");
+      } catch {
+        this.json.select();
+      }
+    } }, "Copy");
+    const apply = h("button", { type: "button", id: "apply", onclick: () => this.#apply() }, "Apply");
+    return h("details", { id: "settings" }, h("summary", {}, "Settings as JSON"),
+      h("div", { className: "stack" }, this.json, h("div", { className: "row" }, apply, copy), this.refusal));
+  }
+
+  #apply() {
+    this.refusal.textContent = "";
+    try {
+      const given = JSON.parse(this.json.value);
+      const strange = Object.keys(Object(given)).find((key) => !["left", "right", "mode", "errors"].includes(key));
+      if (strange) throw new Error(`nothing is called ${JSON.stringify(strange)}; known are left, right, mode, errors`);
+      if (given.mode !== undefined && !["split", "beside"].includes(given.mode)) throw new Error("mode: expected split or beside");
+      for (const side of this.#sides) if (given[side.name] !== undefined) side.take(given[side.name]);
+      if (given.mode) this.mode.value = given.mode;
+      this.errors.checked = given.errors === true;
+      this.#set({ mode: this.mode.value, errors: this.errors.checked ? "1" : null });
+      this.#changed();
+      announce("Settings applied");
+    } catch (error) {
+      this.refusal.textContent = `These settings are not taken: ${sentence(error)}`;
+    }
   }
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    const typing = event.target instanceof HTMLSelectElement || (event.target instanceof HTMLInputElement && event.target.type === "number");
+    const typing = event.target instanceof HTMLSelectElement || event.target instanceof HTMLTextAreaElement || (event.target instanceof HTMLInputElement && event.target.type === "number");
     if (!this.#image || typing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key.toLowerCase() === "f") this.#flicker();
     else if (event.key === "0") this.#zoomTo(0);
@@ -105,24 +127,16 @@ class AttarCompare extends HTMLElement {
     announce(this.split.value === "100" ? "Left side" : "Right side");
   }
 
-  /** @param {string} name */
-  async #sample(name) {
-    try {
-      await this.#take(await api.photo(name), `${name}.png`);
-      keep({ photo: name });
-    } catch (error) {
-      this.fault.textContent = sentence(error);
-    }
-  }
-
-  /** @param {Blob} image @param {string} name */
-  async #take(image, name) {
+  /** An image; and files to see beside it, on the right, or on both sides. @param {File[]} files */
+  async #take([image, ...others]) {
     this.fault.textContent = "";
-    keep({ photo: null });
+    if (!this.#sides.length) return; // there are no codecs, which the page says
     this.#image = image;
-    this.#name = name || "pasted.png";
+    this.#name = image.name || "pasted.png";
     this.#size = [0, 0];
     this.#sides.forEach((side) => side.forget());
+    if (others.length === 1) this.#sides[0].take({ codec: "png" });
+    others.slice(0, 2).forEach((file, at) => this.#sides[others.length === 1 ? 1 : at].open(file));
     this.work.hidden = false;
     await this.#changed();
   }
@@ -133,6 +147,7 @@ class AttarCompare extends HTMLElement {
     if (!image) return;
     this.#tell();
     await Promise.all(this.#sides.map((side) => side.show(image, () => this.#arrived(side))));
+    this.#tell(); // with the qualities that were found for targets
   }
 
   /** @param {Side} side whose picture is there */
@@ -222,18 +237,36 @@ class AttarCompare extends HTMLElement {
 
   #tell() {
     const open = this.recipe.open;
-    const words = this.#sides.map((side) => side.command).join(" ");
-    const names = [...new Set(this.#sides.map((side) => side.codec))].join(",");
-    const shell = `attar benchmark ${this.#name} --codecs ${names} ${words} -o report`;
+    const codecs = this.#sides.filter((side) => !side.existing);
+    const files = this.#sides.flatMap((side) => (side.existing && side.file ? [side.file.name] : []));
+    const names = [...new Set(codecs.map((side) => side.codec))];
+    const words = names.flatMap((name) => {
+      const qualities = codecs.filter((side) => side.codec === name && side.quality !== null).map((side) => side.quality);
+      return qualities.length ? [` --qualities ${name}=${[...new Set(qualities)].join(",")}`] : [];
+    });
+    const name = shellWord(this.#name);
+    const shell = [
+      ...(names.length ? [`attar benchmark ${name} --codecs ${names.join(",")}${words.join("")} -o report`] : []),
+      ...codecs.filter(({ codec, goal }) => goal.kind && codec.startsWith("attar:")).map(({ codec, goal }) => `attar compress ${name} -m ${codec.slice(6)}${goal.options}`),
+      ...files.map((file) => `attar compare ${name} ${shellWord(file)}`),
+    ].join("\n");
     const python = [
-      "from attar.codec import images", "from attar.measure import anchors, worker", "",
-      `image = images.read("${this.#name}").pixels`,
-      ...this.#sides.flatMap((side) => [
+      "import attar", "from attar.codec import images", "from attar.measure import anchors, worker", "",
+      `image = images.read(${pythonWord(this.#name)}).pixels`,
+      ...codecs.flatMap((side) => [
         `codec = anchors.find("${side.codec}")`,
-        `data = codec.encode(image, ${side.quality ?? "None"})`,
+        `data = codec.encode(image, ${side.quality ?? "None"})${side.goal.kind ? "  # the quality found for the target" : ""}`,
         "print(len(data), worker.distortions(image, codec.decode(data)))",
       ]),
-    ].join("\n");
+      ...files.map((file) => (file.endsWith(".attar")
+        ? `print(worker.distortions(image, attar.decompress(open(${pythonWord(file)}, "rb").read())))`
+        : `print(worker.distortions(image, images.read(${pythonWord(file)}).pixels))`)),
+    ].filter((line) => line !== "import attar" || files.some((file) => file.endsWith(".attar"))).join("\n");
+    if (document.activeElement !== this.json) {
+      const [left, right] = this.#sides.map((side) => side.settings);
+      const lines = Object.entries({ left, right, mode: this.mode.value, errors: this.errors.checked });
+      this.json.value = `{\n${lines.map(([key, value]) => `  "${key}": ${JSON.stringify(value)}`).join(",\n")}\n}`;
+    }
     this.recipe.replaceChildren(h("summary", {}, "The same on the command line and in Python"), h("div", { className: "two" }, code(shell, "the command"), code(python, "the Python")));
     this.recipe.open = open;
   }

@@ -1,12 +1,15 @@
 // One side of Compare: a codec, its quality, and what became of the picture.
 import * as api from "./api.js";
 import { Latest } from "./api.js";
-import { announce, h, keep, sentence, shown } from "./ui.js";
+import { Goal } from "./goal.js";
+import { announce, filePicker, h, keep, sentence, shown } from "./ui.js";
 
 /** @typedef {{row: api.Encoding, url: string}} Kept */
 
 const DEFAULTS = { left: ["jpeg", 50], right: ["webp", 50] };
 const MOST_KEPT = 24;
+/** The choice that is no codec: a file that exists already. */
+const FILE = "file";
 
 export class Side {
   #work = new Latest();
@@ -22,7 +25,11 @@ export class Side {
   errors = h("canvas", { role: "img" });
   fault = h("p", { className: "fault", role: "alert" });
   numbers = h("dl", { className: "facts number" });
-  number = h("output", { className: "number" });
+  /** @type {File | null} */
+  file = null;
+  fileName = h("span", { className: "small" });
+  /** @type {number | null} the quality at which a target was reached */
+  found = null;
 
   /**
    * @param {string} name left or right
@@ -36,26 +43,41 @@ export class Side {
     const title = name[0].toUpperCase() + name.slice(1);
     this.name = name;
     this.codecs = codecs;
-    this.choice = h("select", { id: `${name}-codec`, "aria-label": `${title} codec` }, ...codecs.map((known) => h("option", { value: known.name }, known.name)));
-    this.choice.value = codecs.some((known) => known.name === given.get(name)) ? (given.get(name) ?? "") : String(codec);
-    this.slider = h("input", { type: "range", id: `${name}-quality` });
-    this.sliderLabel = h("label", { className: "small" }, "Quality", this.slider, this.number);
+    this.choice = h("select", { id: `${name}-codec`, "aria-label": `${title} codec` }, ...codecs.map((known) => h("option", { value: known.name }, known.name)),
+      h("option", { value: FILE }, "A file of yours"));
+    const known = [FILE, ...codecs.map((one) => one.name)];
+    this.choice.value = known.includes(given.get(name) ?? "") ? (given.get(name) ?? "") : String(codec);
+    this.goal = new Goal(name, given, Number(quality), changed);
     this.matchButton = h("button", { type: "button", onclick: match }, "Match the other side's size");
     this.errors.setAttribute("aria-label", `Differences of the ${name} side from the original, light where large`);
     this.picture.alt = `The ${name} side's picture`;
-    this.#range(Number(given.get(`${name}-q`) ?? quality));
     this.choice.addEventListener("change", () => {
-      this.#range(Number(this.slider.value));
+      this.#range();
       this.#write();
       changed();
     });
-    this.slider.addEventListener("input", () => (this.number.textContent = this.slider.value));
-    this.slider.addEventListener("change", () => {
-      this.#write();
-      changed();
-    });
-    this.card = h("section", { className: "card", id: name, "aria-label": `${title} side` },
-      h("div", { className: "row spread" }, h("h2", {}, title), this.choice), this.sliderLabel, this.matchButton, this.numbers, this.fault);
+    this.card = h("section", { className: "card", id: name, "aria-label": `${title} side` });
+    this.picker = h("div", { className: "row" },
+      filePicker("Choose the file", "image/*,.attar,.jxl,.avif,.webp", this.card, (file) => {
+        this.open(file);
+        changed();
+      }), this.fileName);
+    this.card.append(h("div", { className: "row spread" }, h("h2", {}, title), this.choice), this.goal.element, this.matchButton, this.picker, this.numbers, this.fault);
+    this.#range();
+  }
+
+  /** Take a file in the place of a codec. @param {File} file */
+  open(file) {
+    this.file = file;
+    this.fileName.textContent = file.name;
+    this.choice.value = FILE;
+    this.#range();
+    this.#write();
+  }
+
+  /** Whether it shows a file that exists already. */
+  get existing() {
+    return this.codec === FILE;
   }
 
   get codec() {
@@ -64,31 +86,39 @@ export class Side {
 
   /** @returns {number | null} null for a codec that takes none */
   get quality() {
-    return this.#known.unit == null ? null : Number(this.slider.value);
+    return this.goal.kind ? this.found : this.goal.quality;
   }
 
-  /** The option of `attar benchmark`. */
-  get command() {
-    return this.quality === null ? "" : `--qualities ${this.codec}=${this.quality}`;
+  /** Its settings as a document. */
+  get settings() {
+    return { codec: this.codec, ...this.goal.settings };
   }
 
-  get #known() {
-    return /** @type {api.Codec} */ (this.codecs.find(({ name }) => name === this.codec));
+  /** Take what {@link settings} gave. @param {unknown} document */
+  take(document) {
+    const { codec, ...rest } = /** @type {{codec?: unknown}} */ (Object(document));
+    const strange = Object.keys(rest).find((key) => key !== "quality" && key !== "target");
+    if (strange) throw new Error(`${this.name}: nothing is called ${JSON.stringify(strange)}; known are codec, quality, target`);
+    const names = [...this.choice.options].map(({ value }) => value);
+    if (typeof codec !== "string" || !names.includes(codec)) {
+      throw new Error(`${this.name}.codec: no codec is called ${JSON.stringify(codec)}; known are ${names.join(", ")}`);
+    }
+    this.choice.value = codec;
+    this.#range();
+    this.goal.take(rest, this.name);
+    this.#write();
   }
 
-  /** @param {number} quality */
-  #range(quality) {
-    const { unit, lowest, highest } = this.#known;
-    this.sliderLabel.hidden = this.matchButton.hidden = unit == null;
-    if (unit == null) return;
-    this.slider.min = String(lowest);
-    this.slider.max = String(highest);
-    this.slider.value = String(quality);
-    this.number.textContent = this.slider.value;
+  #range() {
+    const known = this.codecs.find(({ name }) => name === this.codec);
+    this.goal.for(known ?? { name: FILE, absent: null, version: "", unit: null, lowest: 0, highest: 0 });
+    this.matchButton.hidden = known?.unit == null;
+    this.picker.hidden = !this.existing;
   }
 
   #write() {
-    keep({ [this.name]: this.codec, [`${this.name}-q`]: this.quality });
+    keep({ [this.name]: this.codec });
+    this.goal.write();
   }
 
   /** Leave the picture that was looked at. */
@@ -106,20 +136,29 @@ export class Side {
    * @param {() => void} arrived
    */
   async show(image, arrived) {
-    const key = `${this.codec} ${this.quality}`;
+    const key = JSON.stringify([this.codec, this.goal.query, this.existing && this.file?.name, this.existing && this.file?.lastModified]);
     this.fault.textContent = "";
+    this.found = null;
+    if (this.existing && !this.file) {
+      this.#work.stop();
+      this.numbers.replaceChildren();
+      return;
+    }
+    const { codec } = this;
+    const query = { codec, ...this.goal.query };
+    /** @param {api.Query} asked @param {AbortSignal} signal */
+    const ask = (asked, signal) => (this.existing && this.file ? api.decode(image, this.file, asked, signal) : api.encode(image, { ...query, ...asked }, signal));
     try {
       await this.#work.run(async (signal) => {
         let kept = this.#kept.get(key);
         if (!kept) {
           this.card.classList.add("busy");
-          const query = { codec: this.codec, quality: this.quality };
-          const row = await api.encode(image, { ...query, metrics: "false", picture: "true" }, signal);
+          const row = await ask({ metrics: "false", picture: "true" }, signal);
           kept = { row, url: URL.createObjectURL(fromBase64(row.picture ?? "")) };
           row.picture = null;
           this.#keep(key, kept);
           await this.#fill(kept, image, arrived);
-          kept.row = await api.encode(image, { ...query, metrics: "true", picture: "false" }, signal);
+          kept.row = await ask({ metrics: "true", picture: "false" }, signal);
           announce(`${this.name}: ${kept.row.bytes} bytes, PSNR ${shown(kept.row.psnr, 2, " dB")}`);
         }
         await this.#fill(kept, image, arrived);
@@ -136,9 +175,7 @@ export class Side {
     try {
       const found = await this.#work.run((signal) => api.encode(image, { codec: this.codec, target_bytes: bytes, metrics: "false", picture: "false" }, signal));
       if (!found) return;
-      this.slider.value = String(found.quality);
-      this.number.textContent = this.slider.value;
-      this.slider.dispatchEvent(new Event("change"));
+      this.goal.reach(found.quality);
     } catch (error) {
       this.fault.textContent = sentence(error);
     }
@@ -158,11 +195,14 @@ export class Side {
   async #fill({ row, url }, image, arrived) {
     this.bytes = row.bytes;
     this.size = [row.width, row.height];
+    this.found = row.quality;
+    /** @type {Record<string, string>} */
     const rows = {
+      ...(this.goal.kind ? { Quality: `${row.quality}, found for the target` } : {}),
       Size: `${row.bytes.toLocaleString("en")} bytes`,
       "Of the original": `${((100 * row.bytes) / row.original_bytes).toFixed(1)} %`,
       Rate: `${row.bpp.toFixed(3)} bpp`,
-      Time: `${row.encode_ms.toFixed(0)} ms in, ${row.decode_ms.toFixed(0)} ms out`,
+      Time: `${row.encode_ms === null ? "" : `${row.encode_ms.toFixed(0)} ms in, `}${row.decode_ms.toFixed(0)} ms out`,
       PSNR: shown(row.psnr, 2, " dB"),
       SSIM: shown(row.ssim, 4),
       "MS-SSIM": shown(row.ms_ssim, 4),
@@ -179,7 +219,7 @@ export class Side {
   /** Draw the map of differences, at most 64 of 255 being the lightest. @param {Blob} image */
   async #differ(image) {
     const [width, height] = /** @type {[number, number]} */ (this.size);
-    this.#original ??= pixels(await createImageBitmap(image), width, height);
+    this.#original ??= pixels(await bitmap(image), width, height);
     const { data } = this.#original;
     const found = pixels(this.picture, width, height);
     for (let at = 0; at < data.length; at += 4) {
@@ -190,6 +230,16 @@ export class Side {
     this.errors.width = width;
     this.errors.height = height;
     this.errors.getContext("2d")?.putImageData(found, 0, 0);
+  }
+}
+
+/** An image's pixels as they are in the file; of kinds that this browser does not know, from the server. @param {Blob} image */
+async function bitmap(image) {
+  try {
+    return await createImageBitmap(image, { colorSpaceConversion: "none" });
+  } catch {
+    const { picture } = await api.encode(image, { codec: "png", metrics: "false", picture: "true" });
+    return createImageBitmap(fromBase64(picture ?? ""), { colorSpaceConversion: "none" });
   }
 }
 

@@ -54,12 +54,22 @@ export function code(text, name) {
  * @param {HTMLElement} zone
  * @param {(file: File) => void} taken
  */
-export function filePicker(label, accept, zone, taken) {
-  const input = h("input", { type: "file", accept, className: "unseen", tabIndex: -1, "aria-label": label });
+export const filePicker = (label, accept, zone, taken) => filesPicker(label, accept, zone, ([file]) => taken(file), false);
+
+/**
+ * The same for several files at once.
+ * @param {string} label
+ * @param {string} accept
+ * @param {HTMLElement} zone
+ * @param {(files: File[]) => void} taken
+ * @param {boolean} [multiple]
+ */
+export function filesPicker(label, accept, zone, taken, multiple = true) {
+  const input = h("input", { type: "file", accept, multiple, className: "unseen", tabIndex: -1, "aria-label": label });
   input.addEventListener("change", () => {
-    const file = input.files?.[0];
+    const files = [...(input.files ?? [])];
     input.value = "";
-    if (file) taken(file);
+    if (files.length) taken(files);
   });
   zone.addEventListener("dragover", (event) => {
     event.preventDefault();
@@ -69,8 +79,8 @@ export function filePicker(label, accept, zone, taken) {
   zone.addEventListener("drop", (event) => {
     event.preventDefault();
     zone.classList.remove("over");
-    const file = event.dataTransfer?.files[0];
-    if (file) taken(file);
+    const files = [...(event.dataTransfer?.files ?? [])];
+    if (files.length) taken(files);
   });
   return h("span", {}, h("button", { type: "button", onclick: () => input.click() }, label), input);
 }
@@ -97,6 +107,12 @@ export const sentence = (error) => (error instanceof Error ? error.message : Str
 /** @param {number | "identical" | null} value @param {number} digits @param {string} [unit] */
 export const shown = (value, digits, unit = "") =>
   typeof value === "number" ? `${value.toFixed(digits)}${unit}` : (value ?? "\u2013");
+
+/** A file's name as one word of a command line. @param {string} name */
+export const shellWord = (name) => (/^[\w.\/][\w.\/-]*$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
+
+/** A text as Python writes it. @param {string} text */
+export const pythonWord = (text) => JSON.stringify(text);
 
 /** A small file as a word that an address can hold. @param {Blob} file */
 export async function toWord(file) {
