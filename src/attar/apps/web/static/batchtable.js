@@ -16,13 +16,13 @@ const ratio = (value) => (value === "identical" ? Number.POSITIVE_INFINITY : (va
 /** @type {Column[]} */
 const COLUMNS = [
   { title: "Name", value: ({ file }) => file.name, words: ({ file }) => file.name, text: true },
+  { title: "State", value: ({ state }) => ORDER.indexOf(state), words: ({ state, fault }) => `${STATES[state]}${fault ? `: ${fault}` : ""}`, text: true },
   { title: "Before", value: ({ file }) => file.size, words: ({ file }) => file.size.toLocaleString("en") },
   { title: "After", value: ({ row }) => row?.bytes ?? null, words: ({ row }) => row?.bytes.toLocaleString("en") ?? "" },
   { title: "Saved", value: ({ row }) => row?.saved_percent ?? null, words: ({ row }) => (row ? `${row.saved_percent.toFixed(1)} %` : "") },
   { title: "PSNR", value: ({ row }) => ratio(row?.psnr), words: ({ row }) => (row ? shown(row.psnr, 2) : "") },
   { title: "SSIM", value: ({ row }) => row?.ssim ?? null, words: ({ row }) => (row ? shown(row.ssim, 4) : "") },
-  { title: "ms", value: ({ row }) => (row ? (row.encode_ms ?? row.decode_ms) : null), words: ({ row }) => (row ? (row.encode_ms ?? row.decode_ms).toFixed(0) : "") },
-  { title: "State", value: ({ state }) => ORDER.indexOf(state), words: ({ state, fault }) => `${STATES[state]}${fault ? `: ${fault}` : ""}`, text: true },
+  { title: "Time", value: ({ row }) => (row ? (row.encode_ms ?? row.decode_ms) : null), words: ({ row }) => (row ? `${(row.encode_ms ?? row.decode_ms).toFixed(0)} ms` : "") },
 ];
 
 export class BatchTable {

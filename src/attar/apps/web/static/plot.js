@@ -31,7 +31,7 @@ export function plot(lines, frame, title) {
   const { width, height } = frame;
   const drawn = svg("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": title });
   const across = scale(dots.map((dot) => dot.x), [MARGIN.left, width - MARGIN.right], frame.log, width / 90);
-  const up = scale(dots.map((dot) => dot.y), [height - MARGIN.bottom, MARGIN.top], false, height / 60);
+  const up = scale(dots.map((dot) => dot.y), [height - MARGIN.bottom, MARGIN.top], false, height / 40, false);
   drawn.append(axes(across, up, frame));
   for (const { codec, colour, dots: own } of lines) {
     const group = svg("g", { class: `line c${colour}` });
@@ -101,11 +101,12 @@ export function toFile(drawn) {
  * @param {[number, number]} span
  * @param {boolean} log
  * @param {number} most ticks
+ * @param {boolean} [fromZero] where the values come near it
  */
-export function scale(values, [start, end], log, most) {
+export function scale(values, [start, end], log, most, fromZero = !log) {
   const shape = log ? Math.log10 : (/** @type {number} */ value) => value;
   let [low, high] = values.length ? [Math.min(...values), Math.max(...values)] : [0.1, 1];
-  if (!log && low > 0 && low < 0.5 * high) low = 0;
+  if (fromZero && low > 0 && low < 0.5 * high) low = 0;
   if (low === high) [low, high] = [low * 0.9, high * 1.1];
   const room = 0.04 * (shape(high) - shape(low));
   const [from, to] = [low === 0 ? 0 : shape(low) - room, shape(high) + room];
