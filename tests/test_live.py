@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,16 +30,12 @@ def test_a_run_that_ended_says_how(tmp_path: Path) -> None:
     progress = Progress(steps_per_epoch=10)
     with Live(tmp_path, progress, epochs=3) as told:
         assert status(tmp_path).state == "training"
-        assert status(tmp_path).steps_per_second is None
         progress.epoch, progress.batch, progress.images, progress.sums = 1, 5, 50, [25.0, 1.0, 1000.0, 45.0]
         now = told.status("training")
     assert (now.epoch, now.epochs, now.step, now.steps) == (1, 3, 15, 30)
     assert (now.loss, now.psnr, now.ssim) == (0.5, 20.0, 0.9)
-    assert now.steps_per_second is not None
-    assert now.seconds_left == pytest.approx(15 / now.steps_per_second)
-    assert dataclasses.replace(now, state="finished", seconds_left=None) == dataclasses.replace(
-        status(tmp_path), steps_per_second=now.steps_per_second
-    )
+    assert (now.steps_per_second, now.seconds_left) == (None, None)
+    assert status(tmp_path) == dataclasses.replace(now, state="finished")
     with pytest.raises(KeyboardInterrupt), Live(tmp_path, progress, epochs=3):
         raise KeyboardInterrupt
     assert status(tmp_path).state == "interrupted"
@@ -53,14 +50,36 @@ def test_it_is_written_while_nothing_happens(tmp_path: Path, monkeypatch: pytest
     progress = Progress(steps_per_epoch=10)
     with Live(tmp_path, progress, epochs=1):
         progress.batch = 7
-        end = time.monotonic() + 10
-        while status(tmp_path).step != 7 and time.monotonic() < end:
-            time.sleep(0.01)
+        wait_until(lambda: status(tmp_path).step == 7)
         first = (tmp_path / "progress.json").stat().st_mtime_ns
-        while (tmp_path / "progress.json").stat().st_mtime_ns == first and time.monotonic() < end:
-            time.sleep(0.01)
-        assert time.monotonic() < end
+        wait_until(lambda: (tmp_path / "progress.json").stat().st_mtime_ns != first)
     assert [path.name for path in tmp_path.iterdir()] == ["progress.json"]
+
+
+def test_the_speed_is_that_of_the_last_steps_and_not_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "EVERY", 0.02)
+    progress = Progress(steps_per_epoch=100)
+    with Live(tmp_path, progress, epochs=2) as told:
+        time.sleep(0.3)  # the first step takes long
+        progress.batch = 1
+        wait_until(lambda: status(tmp_path).step == 1)
+        began = time.monotonic()
+        assert told.status("training").steps_per_second is None
+        time.sleep(0.2)
+        progress.batch = 41
+        now = told.status("training")
+        assert now.steps_per_second is not None
+        assert 0.7 * 40 / (time.monotonic() - began + 0.02) <= now.steps_per_second <= 40 / 0.2
+        assert now.seconds_left == pytest.approx(159 / now.steps_per_second)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import math
 import re
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = ["EVERY", "PROGRESS", "SAMPLES", "STATES", "Live", "Status", "keep_sam
 
 PROGRESS, SAMPLES = "progress.json", "samples"
 EVERY = 2.0  # seconds between two writings
+WINDOW = 150  # writings, over which the speed is measured
 STATES = ("training", "finished", "interrupted", "failed")
 MOST_SAMPLES = 12
 SAMPLE = re.compile(r"epoch-([1-9][0-9]{0,8})\.png")
@@ -56,7 +58,7 @@ class Status:
     ssim: float | None
     """Mean, as ``loss``."""
     steps_per_second: float | None
-    """Since this process began, validation included; None before the first step."""
+    """Over the last minutes, validation included; None until some steps are taken."""
     seconds_left: float | None
     """For the steps that are left, at that speed; None where there is no speed."""
     fault: str | None
@@ -92,7 +94,7 @@ class Live:
         self.run, self.progress, self.epochs = run, progress, epochs
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="attar-live", daemon=True)
-        self._began, self._first = time.monotonic(), self._step()
+        self._marks: deque[tuple[float, int]] = deque(maxlen=WINDOW)
 
     def __enter__(self) -> Live:
         self._write("training")
@@ -116,8 +118,8 @@ class Live:
         """The run as it is now."""
         progress, step = self.progress, self._step()
         total = self.epochs * progress.steps_per_epoch
-        done, seconds = step - self._first, time.monotonic() - self._began
-        speed = done / seconds if done > 0 and seconds > 0 else None
+        before, first = self._marks[0] if self._marks else (0.0, step)
+        speed = (step - first) / (time.monotonic() - before) if step > first else None
         left = (total - step) / speed if speed and state == "training" else None
         means = progress.means() if progress.images else {}
         found = [means.get(name) for name in ("loss", "psnr", "ssim")]
@@ -128,7 +130,11 @@ class Live:
         return self.progress.epoch * self.progress.steps_per_epoch + self.progress.batch
 
     def _beat(self) -> None:
+        begun = self._step()
         while not self._ended.wait(EVERY):
+            step = self._step()
+            if step > begun or self._marks:  # the first step, with all that is built for it, tells no speed
+                self._marks.append((time.monotonic(), step))
             self._write("training")
 
     def _write(self, state: str, fault: str | None = None) -> None:
