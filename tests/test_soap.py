@@ -33,21 +33,21 @@ def test_a_skewed_quadratic_is_solved_in_far_fewer_steps_than_by_adam() -> None:
 
     generator = torch.Generator().manual_seed(3)
     turn = torch.linalg.qr(torch.randn(32, 32, generator=generator))[0]
-    inputs = torch.randn(512, 32, generator=generator) * torch.logspace(0, -2, 32) @ turn.T
+    inputs = torch.randn(512, 32, generator=generator) * torch.logspace(0, -1, 32) @ turn.T
     wanted = inputs @ torch.randn(32, 24, generator=generator)
 
     def left(make: type) -> float:
         weight = torch.zeros(32, 24, requires_grad=True)
         optimizer = make([weight], betas=(0.9, 0.999), eps=1e-8)
-        optimizer.param_groups[0]["lr"] = 0.03
-        for _ in range(300):
+        for step in range(400):
+            optimizer.param_groups[0]["lr"] = 0.03 * min(1.0, (400 - step) / 200)
             optimizer.zero_grad()
             loss = ((inputs @ weight - wanted) ** 2).mean()
             loss.backward()
             optimizer.step()
-        return float(loss)
+        return loss.item()
 
-    assert left(Soap) < left(torch.optim.Adam) / 10
+    assert left(Soap) < left(torch.optim.Adam) / 100
 
 
 @torch_only
@@ -55,7 +55,7 @@ def test_a_step_with_soap_learns_and_restores_to_the_same_numbers() -> None:
     images = digits(32)
     net = build(dense(), seed=1)
     step = steps.make_step(net, losses.Loss(lmbda=0.001), optimizer="soap")
-    found = [numpy(step(images, 3e-3))[0] for _ in range(24)]
+    found = [numpy(step(images, 1e-2))[0] for _ in range(40)]
     assert found[-1] < 0.85 * found[0]
     state = step.state()
     assert {name.rsplit("/", 1)[1] for name in state if name.startswith("optimizer/")} >= {
