@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attar.codec.files import atomic, is_device, write_bytes
+from attar.codec.files import atomic, is_device, sweep, write_bytes
 from attar.errors import AttarError
 
 
@@ -108,3 +108,33 @@ def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
     write_bytes(tmp_path / "link.bin", b"new")
     assert (tmp_path / "link.bin").is_symlink()
     assert (tmp_path / "real.bin").read_bytes() == b"new"
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    targets = [
+        tmp_path / "a.png",
+        tmp_path / ("n" * 200 + ".tar.png"),
+        tmp_path / "no suffix",
+        tmp_path / "no" / "x",
+    ]
+    for target in targets[:3]:
+        with atomic(target) as temporary:
+            temporary.write_bytes(b"whole")
+            left = temporary.name
+        (tmp_path / left).write_bytes(b"half")
+    others = [
+        ".a.0123456.png",
+        ".a.01234567.jpg",
+        ".b.01234567.png",
+        "a.01234567.png",
+        ".a.0123456g.png",
+        ".a.png",
+    ]
+    for name in others:
+        (tmp_path / name).touch()
+    before = {path.name for path in tmp_path.iterdir()}
+    sweep(targets)
+    gone = before - {path.name for path in tmp_path.iterdir()}
+    assert len(gone) == 3
+    assert gone.isdisjoint(others)
+    assert all(target.read_bytes() == b"whole" for target in targets[:3])

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -45,29 +46,27 @@ class Cluster:
         self.out = out
         self.jobs = jobs
         self.address = address
-        self._owner = False
+        self._open = ExitStack()
 
     def __enter__(self) -> Self:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         import ray
 
-        if not ray.is_initialized():
-            self._connect(ray)
-            self._owner = True
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(
+                redirect_stdout(sys.stderr)
+            )  # where Ray tells of dead workers; stdout is for data
+            if not ray.is_initialized():
+                self._connect(ray)
+                stack.callback(ray.shutdown)
             self._probe(ray)
             self.jobs = self.jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
             self._model = None if self.model is None else ray.put(self.model)
-        except BaseException:
-            self.__exit__()
-            raise
+            self._open = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._owner:
-            import ray
-
-            ray.shutdown()
+        self._open.close()
 
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Answer | Lost]]:
         """Answers as they come; see :class:`attar.apps.bulk.run.Engine`. Ray replaces workers and nodes that die."""

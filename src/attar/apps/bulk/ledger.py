@@ -28,7 +28,7 @@ from attar.apps.bulk.table import read_rows, to_csv, write_rows
 from attar.codec.files import sweep, write_bytes
 from attar.errors import AttarError
 
-__all__ = ["SETTINGS", "Ledger", "begun", "claim", "open_ledger", "settle", "written"]
+__all__ = ["PARTS", "SETTINGS", "Ledger", "begun", "claim", "open_ledger", "settle", "written"]
 
 NAME, SETTINGS, PARTS = "ledger.csv", "ledger.json", "ledger.parts"
 ROWS, CLAIM = ".csv", ".claim"
@@ -124,19 +124,23 @@ def open_ledger(folder: Path, settings: Settings, *, anew: bool = False) -> Iter
     ``anew`` forgets an earlier run. Raises :class:`AttarError` where an earlier run had other settings, or while
     another process runs in the same folder.
     """
-    try:
-        (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise AttarError(f"{folder} cannot be made a folder for outputs: {error.strerror}") from error
+    _make(folder)
     with _lock(folder):
         if anew:
             for name in (NAME, SETTINGS):
                 (folder / name).unlink(missing_ok=True)
-            shutil.rmtree(folder / PARTS)
-            (folder / PARTS).mkdir()
+            shutil.rmtree(folder / PARTS, ignore_errors=True)
         sweep([folder / NAME, folder / SETTINGS])
-        _agree(folder / SETTINGS, settings)
+        _agree(folder, settings)
+        _make(folder / PARTS)
         yield Ledger(folder)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AttarError(f"{folder} cannot be made a folder: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -161,10 +165,10 @@ def _lock(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _agree(path: Path, settings: Settings) -> None:
+def _agree(folder: Path, settings: Settings) -> None:
     """Write the settings down, or hold them against those of the run that goes on."""
-    wanted = settings.identity()
-    if not path.exists():
+    path, wanted = folder / SETTINGS, settings.identity()
+    if not path.exists() and not (folder / NAME).exists():
         document = {"attar": __version__, "settings": wanted}
         write_bytes(path, json.dumps(document, indent=1).encode() + b"\n")
         return

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
 
+from attar.apps.bulk.ledger import PARTS
 from attar.apps.bulk.records import COMPRESS, DECOMPRESS, Item
 from attar.codec.images import SUFFIXES
 from attar.errors import AttarError
@@ -39,6 +40,10 @@ def collect(source: str, direction: str, suffix: str) -> list[Item]:
     items: list[Item] = []
     taken: dict[str, str] = {}
     for path, place in found.items():
+        if not PurePath(place).name or PurePath(place).parts[0] == PARTS:
+            raise AttarError(
+                f"{path} is a folder, or its output would be in {PARTS}, which is the ledger's: leave it out"
+            )
         output = _renamed(place, suffix)
         if (other := taken.setdefault(os.path.normcase(output), path)) != path:
             raise AttarError(

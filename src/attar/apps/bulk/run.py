@@ -16,12 +16,14 @@ __all__ = ["Engine", "Totals", "run"]
 
 TRIES = 2
 """Workers that may die over a shard before it is taken apart, and over a single image before it is given up."""
-MOST_LOSSES = 16
-"""Shards lost one after another, with none done between them: then it is not the images' fault."""
+LOSSES_EACH = 8
+"""Shards that each worker may lose before any is done: then it is not the images' fault."""
 
 
 class Engine(Protocol):
-    """Does shards somewhere, in any order; each comes back once."""
+    """Does shards somewhere, in any order, ``jobs`` at a time; each comes back once."""
+
+    jobs: int
 
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Answer | Lost]]:
         """Answers as they come."""
@@ -97,7 +99,6 @@ def run(ledger: Ledger, shards: Iterable[Shard], engine: Engine, totals: Totals,
     workers die over everything; what was done is in the ledger then, too.
     """
     waiting = list(shards)
-    losses = 0
     while waiting:
         again: list[Shard] = []
         for shard, answer in engine.run(waiting):
@@ -105,14 +106,13 @@ def run(ledger: Ledger, shards: Iterable[Shard], engine: Engine, totals: Totals,
                 raise AttarError(f"{answer.fault}; what was done is kept: give the same command again")
             if isinstance(answer, Lost):
                 totals.worker_deaths += 1
-                losses += 1
                 rows = written(ledger.folder, shard) or _given_up(ledger, shard, answer)
                 if rows is None:
                     again += _anew(ledger, shard)
-                    _check_losses(losses, answer)
+                    _check_losses(totals, engine.jobs, answer)
                     continue
             else:
-                rows, losses = answer.rows, 0
+                rows = answer.rows
             totals.add(shard, rows)
             report(shard, rows)
         waiting = again
@@ -140,9 +140,9 @@ def _given_up(ledger: Ledger, shard: Shard, lost: Lost) -> tuple[Row, ...] | Non
     return rows
 
 
-def _check_losses(losses: int, lost: Lost) -> None:
-    if losses >= MOST_LOSSES:
+def _check_losses(totals: Totals, workers: int, lost: Lost) -> None:
+    if not totals.seen and totals.worker_deaths >= LOSSES_EACH * workers:
         raise AttarError(
-            f"{losses} workers died one after another, the last one thus: {lost.how}; nothing can be done like this. "
-            "Is there too little memory for -j workers? What was done is kept: give the same command again"
+            f"{totals.worker_deaths} workers died and none has done anything, the last one thus: {lost.how}; is there "
+            f"too little memory for {workers} of them (-j)? Does attar compress work on one of these images?"
         )

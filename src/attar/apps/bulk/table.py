@@ -52,10 +52,12 @@ def read_rows(path: Path) -> Iterator[Row]:
                 )
             for cells in table:
                 number += 1
-                yield Row(**{name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)})
+                yield _row(cells)
     except OSError as error:
         raise AttarError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, csv.Error) as error:
+    except csv.Error as error:
+        raise AttarError(f"{path}, row {number + 1}: {error}; mend or delete that row") from error
+    except ValueError as error:
         raise AttarError(f"{path}, row {number}: {error}; mend or delete that row") from error
 
 
@@ -65,6 +67,12 @@ def _write(file: io.TextIOBase | Any, rows: Iterable[Row]) -> None:
     for row in rows:
         cells = (getattr(row, name) for name in COLUMNS)
         writer.writerow("" if cell is None else cell for cell in cells)
+
+
+def _row(cells: list[str]) -> Row:
+    if len(cells) != len(COLUMNS):
+        raise ValueError(f"{len(cells)} cells instead of {len(COLUMNS)}")
+    return Row(**{name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)})
 
 
 def _value(name: str, cell: str) -> Any:
