@@ -16,12 +16,16 @@ __all__ = ["router"]
 ATTAR_TYPE = "application/x-attar"
 FAULTS: dict[int | str, dict[str, Any]] = {
     400: {"model": Fault, "description": "Not a request that can be read."},
-    404: {"model": Fault, "description": "The model is not installed."},
+    403: {"model": Fault, "description": "A request from a page of another site."},
+    404: {"model": Fault, "description": "What is asked for by its name is not there."},
     408: {"model": Fault, "description": "The body did not arrive in time."},
     413: {"model": Fault, "description": "Too many bytes."},
     415: {"model": Fault, "description": "Not a kind of file that is taken."},
+    421: {"model": Fault, "description": "A request to a name that this server does not answer to."},
     422: {"model": Fault, "description": "The file is damaged, or the model or target cannot take it."},
     429: {"model": Fault, "description": "The server is busy: try again."},
+    500: {"model": Fault, "description": "An installed bundle is damaged, or the server has a fault."},
+    501: {"model": Fault, "description": "A part of Attar that this needs is not installed."},
 }
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 ONE_FILE = {"requestBody": {"required": True, "content": {"application/octet-stream": BINARY}}}

@@ -12,7 +12,9 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.routing import Match, Mount
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from attar import __version__
 from attar.apps.web import api, convert, curve, runs
@@ -44,6 +46,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        pool.open()
         yield
         pool.close()
 
@@ -61,13 +64,22 @@ def create_app(
     for part in (api, curve, convert):
         app.include_router(part.router(pool, workshop))
     app.include_router(runs.router(pool, Runs(runs_folder or Path()), leaving))
-    app.mount("/", StaticFiles(directory=str(resources.files(__package__) / "static"), html=True))
+    pages = StaticFiles(directory=str(resources.files(__package__) / "static"), html=True)
+    app.router.routes.append(Pages("/", pages))
     app.add_exception_handler(Refusal, _refusal)
     app.add_exception_handler(AttarError, _attar_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
     return app
+
+
+class Pages(Mount):
+    """Where the pages are: at every address but those of the API, which knows its own methods."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Whether this answers."""
+        return (Match.NONE, {}) if scope["path"].startswith("/api/") else super().matches(scope)
 
 
 def _answer(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:

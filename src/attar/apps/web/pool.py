@@ -26,7 +26,7 @@ class Pool:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.threads = ThreadPoolExecutor(limits.workers, thread_name_prefix="attar-web")
+        self.threads: ThreadPoolExecutor
         self.admitted = 0
         self.held = 0
 
@@ -55,6 +55,10 @@ class Pool:
     def _free(self, size: int) -> None:
         self.admitted -= 1
         self.held -= size
+
+    def open(self) -> None:
+        """Be ready for work; a pool that was closed may be opened again."""
+        self.threads = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="attar-web")
 
     def close(self) -> None:
         """Drop what waits and let the threads end."""
