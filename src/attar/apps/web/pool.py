@@ -26,9 +26,9 @@ class Pool:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.threads: ThreadPoolExecutor
         self.admitted = 0
         self.held = 0
+        self.open()
 
     @asynccontextmanager
     async def place(self, request: Request) -> AsyncIterator[Place]:
