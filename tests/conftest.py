@@ -67,7 +67,15 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def page(digits_bundle: Path, photo_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server of :func:`page` looks for training runs."""
+    return tmp_path_factory.mktemp("watched")
+
+
+@pytest.fixture(scope="session")
+def page(
+    digits_bundle: Path, photo_bundle: Path, runs_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
     """A browser before a server that also has the two small bundles; skips where no Chromium is installed."""
     pytest.importorskip("selenium", reason="selenium is not installed")
     pytest.importorskip("fastapi", reason="attar[web] is not installed")
@@ -75,7 +83,7 @@ def page(digits_bundle: Path, photo_bundle: Path, tmp_path_factory: pytest.TempP
 
     web_browser.find_chromium()
     models = os.pathsep.join(str(path.parent) for path in (digits_bundle, photo_bundle))
-    for address in web_browser.serve(ATTAR_MODELS=models):
+    for address in web_browser.serve("--runs", str(runs_folder), ATTAR_MODELS=models):
         window = web_browser.Page(address, tmp_path_factory.mktemp("chromium"))
         try:
             yield window
