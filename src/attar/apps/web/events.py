@@ -79,6 +79,8 @@ class Hub:
             if silent >= SILENCE:
                 silent = 0.0
                 yield ": nothing new\n\n"
+        if watching.done():
+            watching.result()  # raises what ended it
 
     async def _watch(self) -> None:
         while True:
