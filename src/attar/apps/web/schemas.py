@@ -126,7 +126,7 @@ class Conversion(BaseModel):
 
     codec: str
     codec_version: str
-    quality: float | None
+    quality: int | float | None
     width: int
     height: int
     input_bytes: int

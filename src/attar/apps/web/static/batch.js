@@ -204,7 +204,7 @@ class AttarBatch extends HTMLElement {
     this.#rename();
     this.work.hidden = !jobs.length;
     this.start.textContent = due ? `Start ${due} ${due === 1 ? "file" : "files"}` : "Start";
-    this.start.disabled = going || !due;
+    this.start.disabled = going || !due || !this.codec.value; // the codecs may still be on their way
     this.cancel.hidden = !going;
     this.retry.hidden = going || !failed.length;
     this.saveZip.disabled = this.saveCsv.disabled = !done.length;

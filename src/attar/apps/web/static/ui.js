@@ -109,7 +109,7 @@ export const shown = (value, digits, unit = "") =>
   typeof value === "number" ? `${value.toFixed(digits)}${unit}` : (value ?? "\u2013");
 
 /** A file's name as one word of a command line. @param {string} name */
-export const shellWord = (name) => (/^[\w.\/][\w.\/-]*$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
+export const shellWord = (name) => (/^[\w.\/:][\w.\/:@%+,-]*$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`);
 
 /** A text as Python writes it. @param {string} text */
 export const pythonWord = (text) => JSON.stringify(text);
