@@ -48,6 +48,7 @@ OTHERS: dict[str, Any] = {
     "batch_size": 7,
     "epochs": 3,
     "steps_per_epoch": 11,
+    "optimizer": "soap",
     "learning_rate": 0.25,
     "schedule": "wsd",
     "warmup": 5,
@@ -55,6 +56,9 @@ OTHERS: dict[str, Any] = {
     "weight": 2.5,
     "alpha": 0.5,
     "lmbda": 0.125,
+    "adversarial": "non-saturating",
+    "adversarial_weight": 0.25,
+    "adversarial_warmup": 6,
     "clip_norm": 0.0,
     "average": 0.5,
     "patience": 0,
@@ -88,9 +92,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[TrainConfig]:
     return configs
 
 
-def test_every_field_of_a_configuration_is_an_option(
-    model: Path, tmp_path: Path, seen: list[TrainConfig]
-) -> None:
+def test_every_field_of_a_configuration_is_an_option(tmp_path: Path, seen: list[TrainConfig]) -> None:
+    content = dense()
+    content["model"]["layers"]["discriminator"] = {"layers": [{"Flatten": {}}, {"Dense": {"units": 1}}]}
+    model = write_model(tmp_path / "model.json", content)
     assert OTHERS.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
     for spelling in ("-", "_"):
         words = []

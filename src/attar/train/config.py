@@ -20,6 +20,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "schedule": ("constant", "cosine", "wsd"),
         "loss": ("ssim-l1", "mse", "ms-ssim"),
         "optimizer": ("adam", "soap"),
+        "adversarial": ("hinge", "non-saturating"),
     }
 )
 COUNT, SIZE, NONNEGATIVE = (1, None), (1, 1 << 16), (0, None)
@@ -27,8 +28,8 @@ RANGES: Mapping[str, tuple[float, float | None]] = MappingProxyType(
     {
         **dict.fromkeys(("batch_size", "epochs", "steps_per_epoch", "limit"), COUNT),
         **dict.fromkeys(("crop", "height", "width", "latent_dims"), SIZE),
-        **dict.fromkeys(("weight", "lmbda", "clip_norm", "save_minutes"), NONNEGATIVE),
-        **dict.fromkeys(("warmup", "patience", "shift"), NONNEGATIVE),
+        **dict.fromkeys(("weight", "lmbda", "adversarial_weight", "clip_norm", "save_minutes"), NONNEGATIVE),
+        **dict.fromkeys(("warmup", "patience", "shift", "adversarial_warmup"), NONNEGATIVE),
         "alpha": (0, 1),
         "seed": (0, 2**32 - 1),
     }
@@ -93,7 +94,7 @@ class TrainConfig:
     )
     batch_size: int = option(
         32,
-        "Images in one step.",
+        "Images in one step, of all processes together.",
     )
     epochs: int = option(
         15,
@@ -134,6 +135,18 @@ class TrainConfig:
     lmbda: float = option(
         0.02,
         "Price of one bit per pixel in the loss.",
+    )
+    adversarial: str = option(
+        "hinge",
+        "Adversarial loss, of a model.json with a discriminator: 'hinge' or 'non-saturating'.",
+    )
+    adversarial_weight: float = option(
+        0.01,
+        "Factor of the adversarial loss in the distortion; 0 trains without the discriminator.",
+    )
+    adversarial_warmup: int = option(
+        0,
+        "Steps in which the distortion trains alone, before the discriminator takes part.",
     )
     clip_norm: float = option(
         1.0,

@@ -337,7 +337,9 @@ def _first_line(error: Exception) -> str:
 
 def parameters(network: Network) -> dict[str, int]:
     """Number of weights in each part."""
-    return {
-        name: int(sum(np.prod(v.shape) for v in part.trainable_variables))
-        for name, part in [*network.parts.items(), ("prior", network.prior)]
-    }
+    return {name: size(part) for name, part in [*network.parts.items(), ("prior", network.prior)]}
+
+
+def size(model: Any) -> int:
+    """Number of weights that are trained."""
+    return int(sum(np.prod(variable.shape) for variable in model.trainable_variables))

@@ -144,6 +144,15 @@ class Team:
         self.tell(b"done")
         return done
 
+    def after_leader(self, work: Callable[[], Result]) -> Result:
+        """Let every process do something, the leader first: a fault that all would find is told once.
+
+        Raises:
+            AttarError: as :meth:`first`.
+        """
+        done = self.first(work)
+        return work() if done is None else done
+
     def in_turn(self, work: Callable[[], Result]) -> Result:
         """Let one process of each host do something before its others, which then find it done (a cache)."""
         if self.local_rank:
@@ -173,22 +182,26 @@ class Team:
     def files(self, folder: Path, *names: str) -> Iterator[Path]:
         """A folder with the leader's files ``names``: its own ``folder``, elsewhere a copy for a while.
 
-        A file that the leader cannot read is left out.
+        Raises:
+            EndedError: in the others, where the leader cannot read one.
         """
         if self.leads:
             for name in names:
                 try:
-                    content = (folder / name).read_bytes() if self.size > 1 else None
+                    content = (folder / name).read_bytes() if self.size > 1 else b""
                 except OSError:
                     content = None
                 self.tell(content)
+                if content is None:
+                    break  # the others have left
             yield folder
             return
         with tempfile.TemporaryDirectory() as copies:
             for name in names:
                 content = self.tell(None)
-                if content is not None:
-                    (Path(copies) / name).write_bytes(content)
+                if content is None:
+                    raise EndedError(ENDED)
+                (Path(copies) / name).write_bytes(content)
             yield Path(copies)
 
     def align(self, tensors: Sequence[Any]) -> None:

@@ -22,7 +22,7 @@ class Progress:
     """Finished steps of the epoch under way."""
     steps_per_epoch: int = 0
     sums: list[float] = field(default_factory=lambda: [0.0] * len(steps.METRICS))
-    """Sums over the epoch's images of the four METRICS."""
+    """Sums over the epoch's images of the METRICS, with a discriminator of ALL_METRICS."""
     images: int = 0
     """Images seen in the epoch under way."""
     seconds: float = 0.0
@@ -33,15 +33,19 @@ class Progress:
     """Epochs since the best."""
     history: list[Row] = field(default_factory=list)
 
+    @property
+    def steps(self) -> int:
+        """Finished steps of the whole run."""
+        return self.epoch * self.steps_per_epoch + self.batch
+
     def means(self) -> dict[str, float]:
         """The epoch's training metrics so far, averaged over its images."""
-        return {
-            name: total / max(self.images, 1) for name, total in zip(steps.METRICS, self.sums, strict=True)
-        }
+        names = steps.ALL_METRICS[: len(self.sums)]
+        return {name: total / max(self.images, 1) for name, total in zip(names, self.sums, strict=True)}
 
     @classmethod
-    def from_record(cls, record: Any, steps_per_epoch: int) -> Progress:
-        """What a checkpoint says, for a run whose epochs have ``steps_per_epoch``. Raises CheckpointError."""
+    def from_record(cls, record: Any, fresh: Progress) -> Progress:
+        """What a checkpoint says, for a run that would begin with ``fresh``. Raises CheckpointError."""
         try:
             progress = cls(**record)
             counts = (
@@ -56,7 +60,7 @@ class Progress:
             sound = (
                 all(type(count) is int and count >= 0 for count in counts)
                 and all(type(number) in (int, float) for number in numbers)
-                and len(progress.sums) == len(steps.METRICS)
+                and len(progress.sums) in (len(steps.METRICS), len(steps.ALL_METRICS))
                 and len(progress.history) == progress.epoch
                 and len({tuple(row) for row in progress.history}) <= 1
                 and all("val_loss" in row for row in progress.history)
@@ -65,9 +69,13 @@ class Progress:
             raise CheckpointError(f"its progress is damaged: {error}") from error
         if not sound or progress.batch > progress.steps_per_epoch:
             raise CheckpointError("its progress is damaged")
-        if progress.steps_per_epoch != steps_per_epoch:
+        if progress.steps_per_epoch != fresh.steps_per_epoch:
             raise CheckpointError(
-                f"an epoch had {progress.steps_per_epoch} steps and now has {steps_per_epoch}: "
+                f"an epoch had {progress.steps_per_epoch} steps and now has {fresh.steps_per_epoch}: "
                 "the data set or the options have changed"
+            )
+        if len(progress.sums) != len(fresh.sums):
+            raise CheckpointError(
+                "a discriminator takes part only before or only now: --adversarial-weight differs"
             )
         return progress

@@ -16,11 +16,14 @@ from keras import ops
 
 from attar.errors import CheckpointError, TrainingError
 from attar.train import losses
-from attar.train.network import Network
+from attar.train.network import Forward, Network
+from attar.train.parallel import ALONE, Team
 from attar.train.tensors import to_numpy
 
 Arrays = Mapping[str, np.ndarray]
 METRICS = ("loss", "rate", "psnr", "ssim")
+ALL_METRICS = (*METRICS, "adversarial", "discriminator")
+"""With a discriminator, also the two players' losses, see :mod:`attar.train.adversarial`."""
 BETAS, EPSILON = (0.9, 0.999), 1e-7  # Keras's defaults, so that every backend trains alike
 
 
@@ -28,7 +31,10 @@ class Step(Protocol):
     """A training step, with its state."""
 
     def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
-        """Images (B, H, W, C) uint8 -> the four METRICS of the batch before the update, as a tensor (4,)."""
+        """Images (B, H, W, C) uint8 -> METRICS of the batch before the update, as a tensor (4,).
+
+        With a discriminator ALL_METRICS, (6,). Of a team's step, images are this process's part of the batch.
+        """
         ...
 
     def state(self) -> dict[str, np.ndarray]:
@@ -53,13 +59,21 @@ def measure(
 
     ``chosen`` goes to the network: a ``quality`` (0..1), or what its ``draw`` gave.
     """
+    value, metrics, _ = run(network, loss, images, training, **chosen)
+    return value, metrics
+
+
+def run(
+    network: Network, loss: losses.Loss, images: Any, training: bool, **chosen: Any
+) -> tuple[Any, Any, Forward]:
+    """As :func:`measure`, and what the pass gave."""
     forward = network(images, training=training, **chosen)
     target = ops.cast(images, "float32") / 255.0
     value, rate = loss(target, forward.regenerated, forward.bits, forward.lambdas)
     regenerated = ops.stop_gradient(forward.regenerated)
     psnr = ops.mean(losses.psnr(target, regenerated))
     ssim = ops.mean(losses.ssim(target, regenerated))
-    return value, ops.stop_gradient(ops.stack([value, rate, psnr, ssim]))
+    return value, ops.stop_gradient(ops.stack([value, rate, psnr, ssim])), forward
 
 
 def make_step(
@@ -70,6 +84,8 @@ def make_step(
     average: float = 0.0,
     compiled: bool = False,
     optimizer: str = "adam",
+    adversary: Any = None,
+    team: Team = ALONE,
 ) -> Step:
     """The training step for the Keras backend in use.
 
@@ -80,150 +96,41 @@ def make_step(
         average: momentum of the running average of the weights (0.999, say); 0 keeps none.
         compiled: compile the step (``torch.compile``, XLA).
         optimizer: ``adam``, or on PyTorch ``soap`` (:mod:`attar.train.soap`).
+        adversary: the :class:`attar.train.adversarial.Adversary` trained beside the network, on PyTorch.
+        team: the processes that share every batch, on PyTorch.
 
     Raises:
         TrainingError: for SOAP on another backend.
     """
     backend = keras.backend.backend()
     if backend == "torch":
-        return _TorchStep(network, loss, clip_norm, average, compiled, optimizer)
+        from attar.train.adversarialstep import AdversarialStep
+        from attar.train.torchstep import TorchStep
+
+        arguments = (network, loss, clip_norm, average, compiled, optimizer, team)
+        return TorchStep(*arguments) if adversary is None else AdversarialStep(adversary, *arguments)
     if optimizer != "adam":
         raise TrainingError(f"the optimizer {optimizer} runs on PyTorch only: set KERAS_BACKEND=torch")
     backends: dict[str, Callable[..., Step]] = {"tensorflow": _TensorFlowStep, "jax": _JaxStep}
     return backends[backend](network, loss, clip_norm, average, compiled)
 
 
-def _trainable(network: Network) -> dict[str, Any]:
+def trained_variables(network: Network) -> dict[str, Any]:
     """What is trained, by its lasting name, in the order of ``network.trainable_variables``."""
     names = {id(variable): name for name, variable in network.named_variables().items()}
     return {names[id(variable)]: variable for variable in network.trainable_variables}
 
 
-def _momentum(most: float, done: int) -> float:
+def momentum_after(most: float, done: int) -> float:
     """The average's momentum after ``done`` steps: less at first, as the first weights are random."""
     return min(most, (1 + done) / (10 + done))
 
 
-def _check_average(names: Sequence[str], shapes: Sequence[Any], average: Mapping[str, np.ndarray]) -> None:
+def check_average(names: Sequence[str], shapes: Sequence[Any], average: Mapping[str, np.ndarray]) -> None:
+    """Refuse a running average that is not one of these weights. Raises CheckpointError."""
     for name, shape in zip(names, shapes, strict=True):
         if name not in average or average[name].shape != tuple(shape):
             raise CheckpointError(f"it holds no running average of {name}")
-
-
-class _TorchStep:
-    """Eager or compiled PyTorch, on the CPU or on the GPU that Keras chose."""
-
-    def __init__(
-        self,
-        network: Network,
-        loss: losses.Loss,
-        clip_norm: float | None,
-        average: float,
-        compiled: bool,
-        optimizer: str,
-    ) -> None:
-        import torch
-
-        from attar.train import soap
-
-        self.torch, self.clip_norm, self.momentum = torch, clip_norm, average
-        trainable = _trainable(network)
-        self.names = list(trainable)
-        self.weights = [variable.value for variable in trainable.values()]
-        self.device = self.weights[0].device
-        self.optimizer: torch.optim.Optimizer
-        if optimizer == "soap":
-            self.optimizer = soap.Soap(self.weights, BETAS, EPSILON)
-            self.shapes = [soap.state_shapes(weight.shape) for weight in self.weights]
-        else:
-            self.optimizer = torch.optim.Adam(self.weights, betas=BETAS, eps=EPSILON, fused=True)
-            self.shapes = [soap.adam_shapes(weight.shape) for weight in self.weights]
-        self.average = [weight.detach().clone() for weight in self.weights] if average else []
-        self.done = 0
-
-        self.draw = network.draw
-
-        def forward(images: Any, drawn: dict[str, Any]) -> tuple[Any, Any]:
-            return measure(network, loss, images, training=True, **drawn)
-
-        self.forward = torch.compile(forward) if compiled else forward
-
-    def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
-        batch = self.torch.from_numpy(images).to(self.device, non_blocking=True)
-        value, metrics = self.forward(batch, self.draw(images.shape))
-        self.optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        if self.clip_norm is not None:
-            self.torch.nn.utils.clip_grad_norm_(self.weights, self.clip_norm)
-        self.optimizer.param_groups[0]["lr"] = learning_rate
-        self.optimizer.step()
-        self.done += 1
-        if self.average:
-            with self.torch.no_grad():
-                share = 1.0 - _momentum(self.momentum, self.done)
-                self.torch._foreach_lerp_(self.average, self.weights, share)
-        return metrics
-
-    def state(self) -> dict[str, np.ndarray]:
-        arrays = {}
-        for name, weight in zip(self.names, self.weights, strict=True):
-            for key, value in self.optimizer.state.get(weight, {}).items():
-                arrays[f"optimizer/{name}/{key}"] = to_numpy(value)
-        for name, value in zip(self.names, self.average, strict=False):
-            arrays[f"average/{name}"] = to_numpy(value)
-        # Keras's dropout without a seed of its own draws from PyTorch's global generator.
-        arrays["random/torch"] = to_numpy(self.torch.get_rng_state())
-        if self.device.type == "cuda":
-            arrays["random/cuda"] = to_numpy(self.torch.cuda.get_rng_state(self.device))
-        return arrays
-
-    def restore(self, optimizer: Arrays, average: Arrays, random: Arrays) -> None:
-        torch = self.torch
-        states = []
-        for name, shapes in zip(self.names, self.shapes, strict=True):
-            kept = {key: optimizer[f"{name}/{key}"] for key in shapes if f"{name}/{key}" in optimizer}
-            # A weight that had no gradient yet has no state; half a state is damage.
-            if kept and {key: value.shape for key, value in kept.items()} != shapes:
-                raise CheckpointError(f"the optimizer's state of {name} is incomplete or of another shape")
-            states.append(kept)
-        if not any(states):
-            raise CheckpointError("it holds no state of PyTorch's optimizer")
-        if self.average:
-            _check_average(self.names, [value.shape for value in self.average], average)
-        for weight, kept in zip(self.weights, states, strict=True):
-            if kept:
-                self.optimizer.state[weight] = {
-                    key: torch.tensor(value, dtype=torch.float32, device=self.device)
-                    for key, value in kept.items()
-                }
-        for name, value in zip(self.names, self.average, strict=False):
-            value.copy_(torch.tensor(average[name]))
-        self.done = max(int(kept["step"]) for kept in states if kept)
-        try:
-            if "torch" in random:
-                torch.set_rng_state(torch.tensor(random["torch"]))
-            if "cuda" in random and self.device.type == "cuda":
-                torch.cuda.set_rng_state(torch.tensor(random["cuda"]), self.device)
-        except (RuntimeError, TypeError) as error:
-            raise CheckpointError(f"its state of the random generator is damaged: {error}") from error
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        if not self.average:
-            yield
-            return
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    def _swap(self) -> None:
-        with self.torch.no_grad():
-            for weight, mean in zip(self.weights, self.average, strict=True):
-                kept = weight.clone()
-                weight.copy_(mean)
-                mean.copy_(kept)
 
 
 class _KerasStep:
@@ -237,13 +144,13 @@ class _KerasStep:
             1e-3, *BETAS, epsilon=EPSILON, global_clipnorm=clip_norm, name="adam"
         )
         self.optimizer.build(network.trainable_variables)
-        self.names, self.average = list(_trainable(network)), self._weights() if average else []
+        self.names, self.average = list(trained_variables(network)), self._weights() if average else []
 
     def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
         self.optimizer.learning_rate = learning_rate
         metrics = self._step(images)
         if self.average:
-            share = 1.0 - _momentum(self.momentum, int(self.optimizer.iterations))
+            share = 1.0 - momentum_after(self.momentum, int(self.optimizer.iterations))
             self.average = [a + share * (w - a) for a, w in zip(self.average, self._weights(), strict=True)]
         return metrics
 
@@ -265,7 +172,7 @@ class _KerasStep:
         if {name: value.shape for name, value in optimizer.items()} != expected:
             raise CheckpointError("it holds no state of Keras's optimizer for this model")
         if self.average:
-            _check_average(self.names, [value.shape for value in self.average], average)
+            check_average(self.names, [value.shape for value in self.average], average)
             self.average = [ops.convert_to_tensor(average[name], "float32") for name in self.names]
         for place, variable in enumerate(self.optimizer.variables):
             variable.assign(optimizer[str(place)])

@@ -122,6 +122,15 @@ def load_spec(path: str | None, latent_dims: int | None) -> Any:
         return spec
 
 
+def check_adversarial(spec: Any, options: Mapping[str, Any]) -> None:
+    """Refuse options of a discriminator that the model.json does not have."""
+    named = [name for name in given(options) if name.startswith("adversarial")]
+    if named and "discriminator" not in spec.blocks:
+        raise click.UsageError(
+            f"{option_name(named[0])}: {spec.name} has no block discriminator to train with"
+        )
+
+
 @contextmanager
 def naming(source: str) -> Iterator[None]:
     """Faults that are found when a model is built name its file."""

@@ -13,7 +13,7 @@ import click
 
 from attar.apps.cli import common, runs
 from attar.apps.cli.runs import MODEL, config_options, load_trained, need_training, training_summary
-from attar.errors import ExportError, TrainingError
+from attar.errors import ExportError
 from attar.train.config import TrainConfig, read_config
 
 __all__ = ["export", "infer", "load_trained", "need_training", "train", "training_summary", "validate"]
@@ -67,49 +67,28 @@ def train(
     Everything goes to one folder: the configuration, history.csv, checkpoints, TensorBoard's files,
     curves.png, regenerated.png and model.svg. Ctrl-C leaves a checkpoint that --resume goes on from.
     """
-    run = Path(run_dir)
     if resume and (force or load_from_ckpt_path):
         raise click.UsageError("--resume goes on with a run: --force and --load-from-ckpt-path begin one")
-    if resume:
-        config = runs.resumed(read_config(run), options)
-        model_path = model_path or str(run / "model.json")
-    else:
-        config = runs.configured(options)
-    need_training(tfds=config.tfds)
-    spec = runs.load_spec(model_path, config.latent_dims)
+    run = Path(run_dir)
+    known = read_config(run) if resume and (run / "config.json").exists() else None
+    need_training(tfds=known.tfds if known else options["tfds"])
     if check:
-        with runs.naming(str(model_path)):
-            check_model(spec)
+        config = runs.resumed(known, options) if known else runs.configured(options)
+        model = model_path or (str(run / "model.json") if known else None)
+        check_model(runs.load_spec(model, config.latent_dims), str(model), config)
         return
-    if not resume and not force and (run / "config.json").exists():
-        raise TrainingError(
-            f"{run}: already holds a run: --resume goes on with it, --force starts over, "
-            "--run-dir names another"
-        )
-    from attar.train.journal import check_folder
+    from attar.apps import jobs
+    from attar.train.parallel import joined
 
-    check_folder(run)
-    data = runs.load_data(config, spec)
-    if verbosity:
-        report_data(data)
-    with epoch_report(verbosity, config) as watch:
-        from attar.train.trainer import Trainer
-
-        with runs.naming(str(model_path)):
-            trainer = Trainer(
-                config, spec, data, run, checkpoint_path=checkpoint_filepath, log_dir=log_dir, watch=watch
-            )
-        if resume:
-            trainer.resume()
-        elif load_from_ckpt_path:
-            trainer.transfer(load_from_ckpt_path)
-        progress = trainer.fit()
-    best = min(progress.history, key=lambda row: row["val_loss"])
-    if verbosity:
-        words = f"best: epoch {int(best['epoch'])}, {epoch_words(best)}; checkpoint {trainer.best_path}"
-        click.echo(words, err=True)
-    if as_json:
-        common.echo_json({**best, "checkpoint": str(trainer.best_path)})
+    places = {"best": checkpoint_filepath, "log_dir": log_dir, "weights": load_from_ckpt_path}
+    job = jobs.Job(run, options, model_path, resume, force, **places)
+    with joined() as team:
+        shown = verbosity if team.leads else 0
+        trainer = jobs.prepare(job, team, report_data if shown else lambda data: None)
+        with epoch_report(shown, trainer.config) as trainer.watch:
+            trainer.fit()
+        if team.leads:
+            report_best(trainer, verbosity, as_json)
 
 
 @click.command()
@@ -309,12 +288,16 @@ def infer(
     )
 
 
-def check_model(spec: Any) -> None:
-    """Build the network of a checked file and say what it is."""
-    from attar.train import network
+def check_model(spec: Any, source: str, config: TrainConfig) -> None:
+    """Build the networks of a checked file and say what they are."""
+    from attar.train import adversarial, network
 
-    net = network.build(spec, seed=0)
+    with runs.naming(source):
+        net = network.build(spec, seed=0)
+        judge = adversarial.build(spec) if adversarial.has_one(spec, config) else None
     geometry, sizes = network.geometry(net), network.parameters(net)
+    if judge is not None:
+        sizes["discriminator"] = network.size(judge)
     takes = f"any size, padded to {geometry.multiple}"
     if geometry.size:
         takes = f"{geometry.size[1]} x {geometry.size[0]} pixels"
@@ -323,6 +306,16 @@ def check_model(spec: Any) -> None:
         f"latent {list(geometry.latent)}; "
         + ", ".join(f"{part} {count:,} weights" for part, count in sizes.items())
     )
+
+
+def report_best(trainer: Any, verbosity: int, as_json: bool) -> None:
+    """Say which epoch's checkpoint was kept."""
+    best = trainer.kept()
+    if verbosity:
+        words = f"best: epoch {int(best['epoch'])}, {epoch_words(best)}; checkpoint {trainer.best_path}"
+        click.echo(words, err=True)
+    if as_json:
+        common.echo_json({**best, "checkpoint": str(trainer.best_path)})
 
 
 def report_data(data: Any) -> None:
