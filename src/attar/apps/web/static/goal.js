@@ -102,6 +102,7 @@ export class Goal {
   take(document, where) {
     const given = /** @type {{quality?: unknown, target?: unknown}} */ (document);
     if (given.target !== undefined && given.quality !== undefined) throw new Error(`${where}: one of quality and target may be given`);
+    if (!this.#rated && (given.target ?? given.quality) !== undefined) throw new Error(`${where}: ${this.#codec?.name} takes neither a quality nor a target`);
     if (given.target !== undefined) {
       const pairs = Object.entries(/** @type {Record<string, unknown>} */ (Object(given.target)));
       const [kind, value] = pairs[0] ?? [];
@@ -109,7 +110,7 @@ export class Goal {
         throw new Error(`${where}.target: expected one of ${Object.keys(KINDS).join(", ")} with a number above 0`);
       }
       this.#show(kind, String(value));
-    } else if (given.quality !== undefined && this.#rated) {
+    } else if (given.quality !== undefined) {
       const { lowest, highest } = /** @type {import("./api.js").Codec} */ (this.#codec);
       if (typeof given.quality !== "number" || given.quality < lowest || given.quality > highest) {
         throw new Error(`${where}.quality: expected a number from ${lowest} to ${highest}`);
