@@ -33,7 +33,7 @@ FOREIGN = {
         "attar.train.datasets",
     ],
     "constriction": ["attar.codec.entropy"],
-    "onnxruntime": ["attar.codec.codec", "attar.measure.autoencoder", "attar.train.graphs"],
+    "onnxruntime": ["attar.codec.networks", "attar.measure.autoencoder", "attar.train.graphs"],
     "matplotlib": ["attar.measure", "attar.train"],
     "bjontegaard": ["attar.measure"],
     "imagecodecs": ["attar.measure"],

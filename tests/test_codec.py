@@ -181,7 +181,7 @@ def test_verify_checks_without_a_network(photos: attar.Codec) -> None:
     data = photos.compress(np.dstack([photo(), photo()[..., 0]]))
     fresh = attar.Codec(photos.bundle)
     assert fresh.verify(data) == 6 * 9 * 30
-    assert "_synthesis" not in vars(fresh)
+    assert "synthesis" not in fresh.networks.sessions
     with pytest.raises(FormatError):
         fresh.verify(data[:-1])
 
@@ -189,7 +189,7 @@ def test_verify_checks_without_a_network(photos: attar.Codec) -> None:
 def test_decompressing_does_not_load_the_analysis(digits: attar.Codec) -> None:
     fresh = attar.Codec(digits.bundle)
     fresh.decompress(digits.compress(digit()))
-    assert "_analysis" not in vars(fresh)
+    assert set(fresh.networks.sessions) == {"synthesis"}
 
 
 def test_threads_and_batches_change_neither_symbols_nor_pixels_by_more_than_one(photos: attar.Codec) -> None:

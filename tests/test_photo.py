@@ -140,7 +140,7 @@ def test_the_symbols_do_not_depend_on_threads_or_on_optimisation(exported: Path,
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     graphs = others[1].bundle.graphs
-    others[1]._sessions = {
+    others[1].networks.sessions = {
         name: onnxruntime.InferenceSession(body, options, providers=["CPUExecutionProvider"])
         for name, body in graphs.items()
     }

@@ -1,34 +1,40 @@
-"""``Codec``: image -> ``.attar`` bytes -> image, with one bundle. The only module that imports ONNX Runtime.
+"""``Codec``: image -> ``.attar`` bytes -> image, with one bundle.
 
 ::
 
     image --analysis--> latent --rint--> symbols --entropy--> chunk --container--> file
     file --container--> chunk --entropy--> symbols --synthesis--> image
+
+Images go through the networks whole, equal sizes together; large images and regions go tile by tile.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 
 from attar.codec import bundle as bundles
 from attar.codec import chunks, container, images
+from attar.codec.bits import Tally
 from attar.codec.bundle import Bundle
 from attar.codec.container import Chunk, Container, Header
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.images import Picture
+from attar.codec.large import LargeCoder, Region, area_of
 from attar.codec.latents import LatentCoder
 from attar.codec.manifest import Hyperprior
+from attar.codec.networks import Networks
 from attar.codec.refine import MAX_EFFORT, MAX_SYMBOLS, Refiner
-from attar.codec.tables import INT32
+from attar.codec.tiling import Area, everything
+from attar.codec.values import check_latent, levels, to_gray, to_pixels, to_symbols
 from attar.errors import BundleError, FormatError, ImageError, ModelMissingError, TargetError
 
 __all__ = ["Codec", "load"]
@@ -38,6 +44,10 @@ PREFERRED = ("photo", "digits")
 DEFAULT_QUALITY = 50
 MAX_BATCH_PIXELS = 1 << 20
 """Images go through a network together up to this many pixels; beyond, memory grows and nothing is won."""
+MAX_WHOLE_PIXELS = 1 << 22
+"""Larger images go through the networks in tiles."""
+NETWORK_TILE = 1024
+"""Side of these tiles in pixels, without their margins: larger ones cost memory, smaller ones time."""
 
 Source = NDArray[np.uint8] | Image.Image | Picture | str | os.PathLike[str] | bytes | IO[bytes]
 
@@ -68,8 +78,7 @@ class Codec:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
         self.manifest = bundle.manifest
-        self.threads = threads
-        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self.networks = Networks(bundle, threads)
 
     def __repr__(self) -> str:
         return f"Codec({self.manifest.name!r}, {self.bundle.sha256[:8]}: {self.manifest.accepts})"
@@ -110,22 +119,32 @@ class Codec:
             raise TargetError(f"effort {effort}: expected 0 to {MAX_EFFORT}")
         pictures = [self._accepted(source, convert) for source in sources]
         files: list[bytes] = [b""] * len(pictures)
+        pictures = [picture.stripped() if strip else picture for picture in pictures]
         for places in _batches([picture.pixels.shape for picture in pictures]):
+            if self._is_large(pictures[places[0]].pixels.shape):
+                for place in places:
+                    files[place] = self._compress_large(pictures[place], level)
+                continue
             batch = np.stack([self.prepare(pictures[place].pixels) for place in places])
             found = self.analyse(batch, level)
             if effort and self._refiner is not None:
                 found = self._refiner.refine(batch, found, effort)
             for place, symbols in zip(places, found, strict=True):
-                picture = pictures[place]
-                files[place] = self._pack(picture.stripped() if strip else picture, symbols, level)
+                start, header = self._header(pictures[place], level)
+                files[place] = _packed(pictures[place], header, self.latents.encode(symbols, start))
         return files
 
-    def decompress(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> NDArray[np.uint8]:
+    def decompress(
+        self, data: bytes, *, max_pixels: int = container.MAX_PIXELS, region: Region | None = None
+    ) -> NDArray[np.uint8]:
         """Pixels uint8 (H, W, C) of a ``.attar`` file; C is 1 or 3, or 2 or 4 with alpha.
 
-        Raises :class:`FormatError` for a damaged file, :class:`ModelMissingError` for one of another model.
+        ``region``: (left, top, width, height) of a part of the upright image; only what this part depends on
+        is decoded and checked, and its pixels are those of the whole image, within 1 level. Raises
+        :class:`FormatError` for a damaged file, :class:`ModelMissingError` for one of another model,
+        :class:`ImageError` for a region that is not inside of the image.
         """
-        return self.decompress_batch([data], max_pixels=max_pixels)[0]
+        return self.decode(data, max_pixels=max_pixels, region=region).to_array()
 
     def decompress_batch(
         self, files: Sequence[bytes], *, max_pixels: int = container.MAX_PIXELS
@@ -133,9 +152,21 @@ class Codec:
         """Pixels of each file; files of equal size go through the network together."""
         return [picture.to_array() for picture in self.decode_batch(files, max_pixels=max_pixels)]
 
-    def decode(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> Picture:
-        """Everything that a ``.attar`` file holds: pixels, alpha and metadata. See :meth:`decompress`."""
-        return self.decode_batch([data], max_pixels=max_pixels)[0]
+    def decode(
+        self, data: bytes, *, max_pixels: int = container.MAX_PIXELS, region: Region | None = None
+    ) -> Picture:
+        """Everything that a ``.attar`` file holds: pixels, alpha and metadata. See :meth:`decompress`.
+
+        A region has the metadata of the whole image.
+        """
+        if region is None:
+            return self.decode_batch([data], max_pixels=max_pixels)[0]
+        part = self.unpack(data, max_pixels=max_pixels)
+        area = area_of(region, part.header)
+        if self.manifest.latent.stride is not None:
+            return self._decode_area(part, area)
+        (pixels,) = self.synthesise(self.symbols(part)[None], [part.header.quality])
+        return _finished(pixels, part, area)
 
     def decode_batch(
         self, files: Sequence[bytes], *, max_pixels: int = container.MAX_PIXELS
@@ -144,10 +175,17 @@ class Codec:
         parts = [self.unpack(data, max_pixels=max_pixels) for data in files]
         pictures: dict[int, Picture] = {}
         for places in _batches([(part.header.height, part.header.width) for part in parts]):
+            header = parts[places[0]].header
+            if self._is_large((header.height, header.width)):
+                for place in places:
+                    pictures[place] = self._decode_area(
+                        parts[place], everything((header.height, header.width))
+                    )
+                continue
             batch = np.stack([self.symbols(parts[place]) for place in places])
             qualities = [parts[place].header.quality for place in places]
             for place, pixels in zip(places, self.synthesise(batch, qualities), strict=True):
-                pictures[place] = _finished(pixels, parts[place])
+                pictures[place] = _finished(pixels, parts[place], everything((header.height, header.width)))
         return [pictures[place] for place in range(len(parts))]
 
     def unpack(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> Container:
@@ -170,9 +208,18 @@ class Codec:
     def verify(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> int:
         """Check every byte of a file without making its pixels; returns the number of its symbols."""
         part = self.unpack(data, max_pixels=max_pixels)
-        symbols = self.symbols(part)
-        _beside_pixels(part)
-        return symbols.size
+        self._go_through(part)
+        _beside_pixels(part, everything((part.header.height, part.header.width)))
+        return math.prod(self.manifest.latent_shape(part.header.height, part.header.width))
+
+    def bits(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> Tally:
+        """Where the bits of a file are, by latent channel and by place. Raises as :meth:`decompress` does."""
+        part, entropy = self.unpack(data, max_pixels=max_pixels), self.manifest.entropy
+        shape = self.manifest.latent_shape(part.header.height, part.header.width)
+        hyper_channels = entropy.channels if isinstance(entropy, Hyperprior) else 0
+        tally = Tally(shape, self.bundle.tables, hyper_channels)
+        self._go_through(part, tally)
+        return tally
 
     def prepare(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What the analysis takes: (H, W, C) padded to the model's multiple, gray repeated for colour."""
@@ -184,51 +231,65 @@ class Codec:
 
         For a hyperprior: the latent, float32 (B, h, w, L), whose residuals are rounded when it is coded.
         """
-        latent = self._run("analysis", {"image": images, "quality": _levels([quality] * len(images))})
+        latent = self.networks.run("analysis", {"image": images, "quality": levels([quality] * len(images))})
         expected = (len(images), *self.manifest.latent_shape(*images.shape[1:3]))
-        if latent.shape != expected:
-            raise BundleError(
-                f"{self.bundle.source}: analysis gave a latent of shape {latent.shape}; the manifest says "
-                f"{expected}"
-            )
-        if not np.isfinite(latent).all() or np.abs(latent).max(initial=0) >= INT32.max:
-            raise BundleError(
-                f"{self.bundle.source}: analysis gave latents that are not finite or exceed int32"
-            )
-        return latent if isinstance(self.manifest.entropy, Hyperprior) else np.rint(latent).astype(np.int32)
+        check_latent(latent, expected, self.bundle.source)
+        return latent if isinstance(self.manifest.entropy, Hyperprior) else to_symbols(latent)
 
     def synthesise(self, symbols: NDArray[Any], qualities: Sequence[int] = ()) -> NDArray[np.uint8]:
         """Images uint8 (B, H, W, C), padded, of what :meth:`symbols` gives, (B, ..., L)."""
         given = "latent" if isinstance(self.manifest.entropy, Hyperprior) else "symbols"
-        levels = _levels(qualities or [0] * len(symbols))
-        image = self._run("synthesis", {given: symbols.astype(np.float32), "quality": levels})
+        rates = levels(qualities or [0] * len(symbols))
+        image = self.networks.run("synthesis", {given: symbols.astype(np.float32), "quality": rates})
         if image.ndim != 4 or image.shape[0] != len(symbols) or image.shape[3] != self.manifest.channels:
             raise BundleError(
                 f"{self.bundle.source}: synthesis gave images of shape {image.shape}; (B, H, W, "
                 f"{self.manifest.channels}) expected"
             )
-        if np.isnan(image.min(initial=0)):
-            raise FormatError("the symbols are far outside of what the model can decode")
-        np.clip(image, 0, 1, out=image)
-        image *= np.float32(255)
-        return _to_uint8(image)
+        return to_pixels(image)
 
     def symbols(self, part: Container) -> NDArray[Any]:
         """Decode and check the symbols int32 (..., L) of one file; for a hyperprior, its float32 latent."""
         shape = self.manifest.latent_shape(part.header.height, part.header.width)
         return self.latents.decode(part.chunks[Chunk.LATENTS], part.header_bytes, shape)
 
-    def _pack(self, picture: Picture, symbols: NDArray[Any], quality: int) -> bytes:
+    def _header(self, picture: Picture, quality: int) -> tuple[bytes, Header]:
+        """The first bytes of a file, and what they say."""
         height, width, colours = picture.pixels.shape
         channels = colours + (picture.alpha is not None)
         header = Header(channels, width, height, self.bundle.short_id, quality)
-        bodies = {Chunk.LATENTS: self.latents.encode(symbols, container.write_header(header))}
-        if picture.alpha is not None:
-            bodies[Chunk.ALPHA] = chunks.pack_alpha(picture.alpha)
-        for kind, body in ((Chunk.ICC, picture.icc), (Chunk.EXIF, picture.exif), (Chunk.XMP, picture.xmp)):
-            if body:
-                bodies[kind] = chunks.pack_metadata(body, kind)
-        return container.pack(header, bodies)
+        return container.write_header(header), header
+
+    def _is_large(self, size: Sequence[int]) -> bool:
+        """Whether an image of (height, width, ...) goes through the networks in tiles."""
+        return self.manifest.latent.stride is not None and size[0] * size[1] > MAX_WHOLE_PIXELS
+
+    def _large(self) -> LargeCoder:
+        return LargeCoder(self.networks, self.latents, NETWORK_TILE)
+
+    def _compress_large(self, picture: Picture, quality: int) -> bytes:
+        start, header = self._header(picture, quality)
+        return _packed(picture, header, self._large().encode(picture.pixels, start, quality))
+
+    def _decode_area(self, part: Container, area: Area) -> Picture:
+        """The picture in an area of the image, from what that area depends on."""
+        large, header = self._large(), part.header
+        size = (header.height, header.width)
+        latent = large.opened(part.chunks[Chunk.LATENTS], part.header_bytes, size)
+        pixels = large.paint(latent, area, header.quality, gray=header.channels < 3)
+        return Picture(pixels, **_beside_pixels(part, area))
+
+    def _go_through(self, part: Container, tally: Tally | None = None) -> None:
+        """Decode and check all symbols; ``tally`` counts what they cost."""
+        size = (part.header.height, part.header.width)
+        if self.manifest.latent.stride is None:
+            symbols = self.symbols(part)
+            if tally:
+                tally.add_factorized(symbols, everything(symbols.shape) if symbols.ndim == 3 else None)
+            return
+        tiled, body = self._is_large(size), part.chunks[Chunk.LATENTS]
+        large = self._large()
+        large.go_through(large.opened(body, part.header_bytes, size, tiled=tiled, tally=tally))
 
     def _level(self, quality: int | None) -> int:
         """The quality as the header has it: 0 for a single rate."""
@@ -273,7 +334,7 @@ class Codec:
         """Codes the latents with the tables (and, for a hyperprior, the networks) of the bundle."""
         entropy = self.manifest.entropy
         if isinstance(entropy, Hyperprior):
-            return HyperCoder(self.manifest, entropy, self.bundle.tables, self._run)
+            return HyperCoder(self.manifest, entropy, self.bundle.tables, self.networks)
         return LatentCoder(self.manifest, self.bundle.tables)
 
     @cached_property
@@ -284,44 +345,6 @@ class Codec:
         if not short or isinstance(self.manifest.entropy, Hyperprior):
             return None
         return Refiner(self.synthesise, self.bundle.tables)
-
-    def _session(self, name: str) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        if self.threads is not None:
-            options.intra_op_num_threads = self.threads
-        try:
-            return onnxruntime.InferenceSession(
-                self.bundle.graphs[name], options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:
-            raise BundleError(
-                f"{self.bundle.source}: {name}.onnx cannot be loaded: {_first_line(error)}"
-            ) from error
-
-    def _run(self, network: str, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The only output of a network of the bundle, of those inputs that it has."""
-        session = self._sessions.get(network) or self._sessions.setdefault(network, self._session(network))
-        wanted = {item.name for item in session.get_inputs()}
-        try:
-            (result,) = session.run(None, {name: inputs[name] for name in inputs if name in wanted})
-        except Exception as error:
-            given = ", ".join(f"{name} {values.shape}" for name, values in inputs.items())
-            raise BundleError(
-                f"{self.bundle.source}: the network failed on {given}: {_first_line(error)}"
-            ) from error
-        if result.dtype != np.float32:
-            raise BundleError(f"{self.bundle.source}: the network gave {result.dtype}; float32 expected")
-        return result  # type: ignore[no-any-return]
-
-
-def _levels(qualities: Sequence[int]) -> NDArray[np.float32]:
-    """Qualities 1..100 as the networks take them, 0 to 1; a single rate, 0, is of no account to them."""
-    return np.array([max(quality - 1, 0) / 99 for quality in qualities], dtype=np.float32)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]
 
 
 def _batches(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
@@ -336,31 +359,36 @@ def _batches(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
     return batches
 
 
-def _finished(pixels: NDArray[np.uint8], part: Container) -> Picture:
-    """The picture of one file from the padded pixels (H, W, C) of its model."""
+def _packed(picture: Picture, header: Header, latents: bytes) -> bytes:
+    """The bytes of a file of a picture whose latents are coded."""
+    bodies = {Chunk.LATENTS: latents}
+    if picture.alpha is not None:
+        bodies[Chunk.ALPHA] = chunks.pack_alpha(picture.alpha)
+    for kind, body in ((Chunk.ICC, picture.icc), (Chunk.EXIF, picture.exif), (Chunk.XMP, picture.xmp)):
+        if body:
+            bodies[kind] = chunks.pack_metadata(body, kind)
+    return container.pack(header, bodies)
+
+
+def _finished(pixels: NDArray[np.uint8], part: Container, area: Area) -> Picture:
+    """The picture in an area of an image from the padded pixels (H, W, C) of its model."""
     height, width, channels = part.header.height, part.header.width, part.header.channels
     if pixels.shape[0] < height or pixels.shape[1] < width:
         raise FormatError(
             f"the model gave {pixels.shape[1]} x {pixels.shape[0]} pixels for {width} x {height}"
         )
-    cropped = pixels[:height, :width]
+    cropped = pixels[area.within()]
     if channels < 3 and cropped.shape[2] == 3:
-        cropped = _to_uint8(cropped.mean(axis=2, keepdims=True))
-    return Picture(cropped, **_beside_pixels(part))
+        cropped = to_gray(cropped)
+    return Picture(cropped, **_beside_pixels(part, area))
 
 
-def _beside_pixels(part: Container) -> dict[str, Any]:
-    """Alpha and metadata of a file, as arguments of :class:`Picture`."""
+def _beside_pixels(part: Container, area: Area) -> dict[str, Any]:
+    """Alpha of an area and metadata of a file, as arguments of :class:`Picture`."""
     out: dict[str, Any] = {}
     for kind, body in part.chunks.items():
         if kind is Chunk.ALPHA:
-            out["alpha"] = chunks.unpack_alpha(body, part.header.height, part.header.width)
+            out["alpha"] = chunks.unpack_alpha(body, part.header.height, part.header.width)[area.within()]
         elif kind is not Chunk.LATENTS:
             out[kind.name.lower()] = chunks.unpack_metadata(body, kind)
     return out
-
-
-def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Rounded half to even; ``values`` are within 0..255, and are overwritten."""
-    rounded: NDArray[np.uint8] = np.rint(values, out=values).astype(np.uint8)
-    return rounded

@@ -10,135 +10,289 @@
     latent = r + mean
 
 Tables are chosen by the integer networks alone, whose outputs are the same on every machine; the means are
-floating-point numbers that only the pixels depend on. One walk serves the encoder and the decoder.
+floating-point numbers that only the pixels depend on. One walk serves the encoder and the decoder: planes of
+which every tile is made when it is read, so that neighbours are there by the time that a network sees them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attar.codec.entropy import EntropyCoder, Section
-from attar.codec.latents import join_streams, split_streams, tile_context, tile_count, tiles
+from attar.codec.bits import Tally
+from attar.codec.entropy import Decoder, EntropyCoder, Section
+from attar.codec.latents import OpenLatent, join_streams, split_streams, tile_context, tile_count, tile_side
 from attar.codec.manifest import Hyperprior, Manifest
+from attar.codec.networks import Networks
 from attar.codec.tables import INT32, Table
+from attar.codec.tiling import Area, Derived, Held, Plane, Tiled, everything
 from attar.errors import BundleError
 
 __all__ = ["HyperCoder"]
 
 Floats = NDArray[np.float32]
 Symbols = NDArray[np.int32]
-Run = Callable[[str, Mapping[str, NDArray[Any]]], Floats]
-"""Runs a network of the bundle by its name, on named inputs with a batch of one."""
-Hyper = Callable[[], Symbols]
-Residuals = Callable[[NDArray[np.uint8], Floats, NDArray[np.bool_]], Symbols]
+Indexes = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 
 
 class HyperCoder:
     """Codes the latent, float32 (h, w, L), of one image with the networks and tables of a hyperprior."""
 
-    def __init__(self, manifest: Manifest, prior: Hyperprior, tables: Sequence[Table], run: Run) -> None:
-        self.prior, self.run = prior, run
-        self.stride = manifest.latent.stride
+    def __init__(
+        self, manifest: Manifest, prior: Hyperprior, tables: Sequence[Table], networks: Networks
+    ) -> None:
+        self.prior, self.networks, self.tables = prior, networks, tables
+        self.stride = manifest.latent.stride or prior.stride
         self.coder = EntropyCoder(tables)
         self.name = manifest.name
 
     def encode(self, latent: Floats, header: bytes) -> bytes:
         """Body of the chunk for a latent that the analysis gave, bound to ``header`` by its checksums."""
-        areas = [*tiles(latent.shape, self.stride)]
-        sections: list[list[Section]] = [[] for _ in areas]
+        return self.encode_plane(Held(latent), header)
 
-        def hyper() -> Symbols:
-            symbols = _rounded(self._one("hyper_analysis", latent=latent), self.name)
-            for part, area in zip(sections, tiles(symbols.shape, self.prior.stride), strict=True):
-                part.append(_by_channel(symbols[area], self.prior.scales))
-            return symbols
-
-        def residuals(index: NDArray[np.uint8], mean: Floats, mask: NDArray[np.bool_]) -> Symbols:
-            symbols = np.where(mask, _rounded(latent - mean, self.name), np.int32(0))
-            for part, area in zip(sections, areas, strict=True):
-                chosen = mask[area]
-                order, counts = self._grouped(index[area][chosen])
-                part.append((symbols[area][chosen][order], counts))
-            return symbols
-
-        self._walk(latent.shape, hyper, residuals)
-        contexts = (tile_context(header, number) for number in range(len(areas)))
-        return join_streams([*map(self.coder.encode, sections, contexts)])
+    def encode_plane(self, latent: Plane, header: bytes, *, tiled: bool = False) -> bytes:
+        """:meth:`encode` of a latent that is read tile by tile; if ``tiled``, networks run on tiles, too."""
+        source = _Encoding(self, latent)
+        walk = _Walk(self, latent.shape, source, tiled)
+        streams = []
+        for number, area in enumerate(everything(latent.shape).tiles(tile_side(self.stride))):
+            if area.left == 0:
+                walk.forget(area.top, area.top)
+            walk.latent.make(area)
+            streams.append(self.coder.encode(source.sections.pop(area), tile_context(header, number)))
+        return join_streams(streams)
 
     def decode(self, body: bytes, header: bytes, shape: tuple[int, ...]) -> Floats:
         """Latent of ``shape`` (h, w, L), its symbols checked; raises :class:`FormatError`."""
-        areas = [*tiles(shape, self.stride)]
+        return np.asarray(self.opened(body, header, shape).read(everything(shape)))
+
+    def opened(
+        self,
+        body: bytes,
+        header: bytes,
+        shape: tuple[int, ...],
+        *,
+        tiled: bool = False,
+        tally: Tally | None = None,
+    ) -> OpenLatent:
+        """The latent, each tile decoded and checked when it is read; ``tiled`` as in :meth:`encode_plane`.
+
+        ``tally`` counts what the symbols cost.
+        """
         streams = split_streams(body, tile_count(shape, self.stride))
-        decoders = [
-            self.coder.decoder(stream, tile_context(header, number)) for number, stream in enumerate(streams)
-        ]
+        return _OpenHyperLatent(_Walk(self, shape, _Decoding(self, streams, header, shape, tally), tiled))
 
-        def hyper() -> Symbols:
-            symbols = np.empty(self._hyper_shape(shape), dtype=np.int32)
-            for decoder, area in zip(decoders, tiles(symbols.shape, self.prior.stride), strict=True):
-                target = symbols[area]
-                count = target.size // self.prior.channels
-                counts = np.zeros(self.prior.channels + self.prior.scales, dtype=np.int64)
-                counts[: self.prior.channels] = count
-                target[...] = decoder.take(counts).reshape(-1, count).T.reshape(target.shape)
-            return symbols
-
-        def residuals(index: NDArray[np.uint8], mean: Floats, mask: NDArray[np.bool_]) -> Symbols:
-            symbols = np.zeros(shape, dtype=np.int32)
-            for decoder, area in zip(decoders, areas, strict=True):
-                chosen = mask[area]
-                order, counts = self._grouped(index[area][chosen])
-                values = np.empty(order.size, dtype=np.int32)
-                values[order] = decoder.take(counts)
-                symbols[area][chosen] = values
-            return symbols
-
-        latent = self._walk(shape, hyper, residuals)
-        for decoder in decoders:
-            decoder.finish()
-        return latent
-
-    def _walk(self, shape: tuple[int, ...], hyper: Hyper, residuals: Residuals) -> Floats:
-        """The latent that the decoder gets; ``hyper`` and ``residuals`` give or take the symbols in order."""
-        symbols = hyper().astype(np.float32)
-        scales = self._one("hyper_scales", hyper_symbols=symbols)
-        means = self._one("hyper_means", hyper_symbols=symbols)
-        channels = shape[-1]
-        mask = self._first_pass(shape)
-        index, mean = self._indexes(scales[..., :channels], shape), self._means(means[..., :channels], shape)
-        residual = residuals(index, mean, mask).astype(np.float32)
-        latent = np.where(mask, residual + mean, np.float32(0))
-        if self.prior.context:
-            index = self._indexes(self._one("context_scales", scales=scales, symbols=residual), shape)
-            mean = self._means(self._one("context_means", means=means, found=latent), shape)
-            residual = residuals(index, mean, ~mask).astype(np.float32)
-            latent = np.where(mask, latent, residual + mean)
-        return latent
-
-    def _first_pass(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-        if not self.prior.context:
-            return np.ones(shape, dtype=np.bool_)
-        row, column, channel = np.ogrid[: shape[0], : shape[1], : shape[2]]
-        first: NDArray[np.bool_] = (row + column + channel) % 2 == 0
-        return first
-
-    def _grouped(self, index: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def grouped(self, index: Indexes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The order that sorts elements by table, and the number of them that each table codes."""
         counts = np.zeros(self.prior.channels + self.prior.scales, dtype=np.int64)
         counts[self.prior.channels :] = np.bincount(index, minlength=self.prior.scales)
         return np.argsort(index, kind="stable"), counts
 
-    def _one(self, name: str, **inputs: NDArray[Any]) -> Floats:
-        """The output of a network for one image."""
-        return np.asarray(self.run(name, {key: value[None] for key, value in inputs.items()})[0])
 
-    def _indexes(self, values: Floats, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+class _Source(Protocol):
+    """Where the symbols of a tile come from: the latent that is coded, or the streams that are decoded."""
+
+    def hyper(self, area: Area) -> Symbols:
+        """Of a tile of the hyper-latent."""
+
+    def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
+        """Of the elements of a tile of the latent that are in ``mask``; the others are 0."""
+
+    def done(self, area: Area) -> None:
+        """A tile of the latent has had all of its symbols."""
+
+    def forget(self, row: int, hyper_row: int) -> None:
+        """Neither rows of the latent above ``row`` nor of the hyper-latent above ``hyper_row`` are to come."""
+
+
+class _Encoding:
+    """Symbols of a latent, which become sections of the stream of their tile."""
+
+    def __init__(self, coder: HyperCoder, latent: Plane) -> None:
+        self.coder, self.latent = coder, latent
+        self.ratio = coder.prior.stride // coder.stride
+        self.sections: dict[Area, list[Section]] = {}
+
+    def hyper(self, area: Area) -> Symbols:
+        values = self.coder.networks.run_on("hyper_analysis", area, {"latent": self.latent})
+        symbols = _rounded(values, self.coder.name)
+        tile = area.scaled(self.ratio)
+        self.sections[tile] = [_by_channel(symbols, self.coder.prior.scales)]
+        return symbols
+
+    def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
+        symbols = np.where(mask, _rounded(self.latent.read(area) - mean, self.coder.name), np.int32(0))
+        order, counts = self.coder.grouped(index[mask])
+        self.sections[area].append((symbols[mask][order], counts))
+        return symbols
+
+    def done(self, area: Area) -> None:
+        """Its stream can be written."""
+
+    def forget(self, row: int, hyper_row: int) -> None:
+        if isinstance(self.latent, Tiled):
+            probe = Area(hyper_row, hyper_row + 1, 0, 1)
+            needed, _ = self.coder.networks.window("hyper_analysis", probe, self.latent.shape)
+            self.latent.forget(min(row, needed.top))
+
+
+class _Decoding:
+    """Symbols out of the streams of the tiles."""
+
+    def __init__(
+        self,
+        coder: HyperCoder,
+        streams: Sequence[bytes],
+        header: bytes,
+        shape: tuple[int, ...],
+        tally: Tally | None,
+    ) -> None:
+        self.coder, self.header, self.tally = coder, header, tally
+        self.ratio = coder.prior.stride // coder.stride
+        areas = everything(shape).tiles(tile_side(coder.stride))
+        self.streams = {area: (number, streams[number]) for number, area in enumerate(areas)}
+        self.decoders: dict[Area, Decoder] = {}
+
+    def hyper(self, area: Area) -> Symbols:
+        prior, tile = self.coder.prior, area.scaled(self.ratio)
+        number, stream = self.streams.pop(tile)
+        self.decoders[tile] = self.coder.coder.decoder(stream, tile_context(self.header, number))
+        count = area.size[0] * area.size[1]
+        counts = np.zeros(prior.channels + prior.scales, dtype=np.int64)
+        counts[: prior.channels] = count
+        coded = self.decoders[tile].take(counts).reshape(-1, count)
+        symbols = coded.T.reshape(*area.size, prior.channels)
+        if self.tally:
+            self.tally.add_hyper(area, symbols, self.ratio)
+        return symbols
+
+    def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
+        del mean
+        order, counts = self.coder.grouped(index[mask])
+        values = np.empty(order.size, dtype=np.int32)
+        values[order] = self.decoders[area].take(counts)
+        symbols = np.zeros(mask.shape, dtype=np.int32)
+        symbols[mask] = values
+        if self.tally:
+            self.tally.add(area, index, symbols, mask)
+        return symbols
+
+    def done(self, area: Area) -> None:
+        self.decoders.pop(area).finish()
+
+    def forget(self, row: int, hyper_row: int) -> None:
+        """Streams that have been read are forgotten already."""
+
+
+class _Walk:
+    """The planes between the symbols of ``source`` and the latent, of ``shape`` (h, w, L).
+
+    ``tiled``: networks run on tiles, and what is not needed any more can be forgotten.
+    """
+
+    def __init__(self, coder: HyperCoder, shape: tuple[int, ...], source: _Source, tiled: bool) -> None:
+        self.prior, self.networks, self.name = coder.prior, coder.networks, coder.name
+        self.shape, self.source, self.tiled = shape, source, tiled
+        self.tile, self.ratio = tile_side(coder.stride), coder.prior.stride // coder.stride
+        hyper_shape = (shape[0] // self.ratio, shape[1] // self.ratio, self.prior.channels)
+        self.hyper = Tiled(hyper_shape, np.float32, tile_side(self.prior.stride), self._hyper)
+        given = {"hyper_symbols": self.hyper}
+        self.scales = self._plane("hyper_scales", given, keep=True)
+        self.means = self._plane("hyper_means", given, keep=True)
+        self.first = Tiled(shape, np.float32, self.tile, self._first)
+        self.found = self._kept_if_small(self._found)
+        self.context_scales = self._plane("context_scales", {"scales": self.scales, "symbols": self.first})
+        self.context_means = self._plane("context_means", {"means": self.means, "found": self.found})
+        self.latent = Tiled(shape, np.float32, self.tile, self._latent)
+
+    def forget(self, row: int, read: int) -> None:
+        """No row of the latent above ``row`` will be read again, and all above ``read`` have been read."""
+        if not self.tiled:
+            return
+        self.latent.forget(row)
+        following = -(-read // self.tile) * self.tile  # the first row of which tiles are missing
+        if not 0 < following < self.shape[0]:
+            return
+        needed = following
+        for name in ("context_scales", "context_means") if self.prior.context else ():
+            window, _ = self.networks.window(name, Area(following, following + 1, 0, 1), self.shape)
+            needed = min(needed, window.top)
+        for plane in (self.scales, self.means, self.first):
+            if isinstance(plane, Tiled):
+                plane.forget(needed)
+        self.source.forget(following, following // self.ratio)
+
+    def sources(self, area: Area) -> Area:
+        """The elements of the latent, in whole tiles, whose symbols can change the latent in ``area``."""
+        seen = area
+        for name in ("context_scales", "context_means") if self.prior.context else ():
+            seen = seen.around(self.networks.window(name, area, self.shape)[0])
+        whole = seen
+        for name in ("hyper_scales", "hyper_means"):
+            hyper, _ = self.networks.window(name, seen, self.hyper.shape)
+            whole = whole.around(hyper.scaled(self.ratio))
+        return whole
+
+    def _plane(self, name: str, given: Mapping[str, Plane], *, keep: bool = False) -> Plane:
+        """The output of a network. In tiles, it is kept where margins of it are read again."""
+
+        def make(area: Area) -> NDArray[Any]:
+            made = self.networks.run_on(name, area, given)
+            return self._compact(made)
+
+        side = self.networks.side(name, self.tile if self.tiled else None)
+        if keep or side is None:
+            return Tiled(self.shape, np.float32, side, make)
+        return Derived(self.shape, make)
+
+    def _kept_if_small(self, make: Callable[[Area], Floats]) -> Plane:
+        """What is cheap to make again, and not worth its memory in a large image."""
+        return Derived(self.shape, make) if self.tiled else Tiled(self.shape, np.float32, self.tile, make)
+
+    def _compact(self, values: NDArray[Any]) -> NDArray[Any]:
+        """As it is kept: of a large image in 8 bits, where these hold it."""
+        return _smallest(values) if self.tiled else values.astype(np.float32, copy=False)
+
+    def _hyper(self, area: Area) -> NDArray[Any]:
+        return self._compact(self.source.hyper(area))
+
+    def _first(self, area: Area) -> NDArray[Any]:
+        """Residuals of the first pass."""
+        self.hyper.read(Area(*(edge // self.ratio for edge in area)))  # coded before all else of the tile
+        index, mean = self._indexes(self.scales, area), self._means(self.means, area)
+        return self._compact(self.source.residuals(area, index, mean, self._first_pass(area)))
+
+    def _found(self, area: Area) -> Floats:
+        """The latent as the first pass tells it."""
+        known = self.first.read(area) + self.means.read(area)[..., : self.shape[2]]
+        return np.where(self._first_pass(area), known, np.float32(0))
+
+    def _latent(self, area: Area) -> Floats:
+        latent, mask = self.found.read(area), self._first_pass(area)
+        if self.prior.context:
+            index = self._indexes(self.context_scales, area)
+            mean = self._means(self.context_means, area)
+            residual = self.source.residuals(area, index, mean, ~mask).astype(np.float32)
+            latent = np.where(mask, latent, residual + mean)
+        self.source.done(area)
+        return latent
+
+    def _first_pass(self, area: Area) -> Mask:
+        shape = (*area.size, self.shape[2])
+        if not self.prior.context:
+            return np.ones(shape, dtype=np.bool_)
+        row, column, channel = (np.arange(length) % 2 == 1 for length in shape)
+        odd = row[:, None, None] ^ column[:, None] ^ ((area.top + area.left) % 2 == 1)
+        first: Mask = odd == channel
+        return first
+
+    def _indexes(self, plane: Plane, area: Area) -> Indexes:
         """Table indexes, which must be whole numbers in range to the last bit."""
-        self._check_shape(values, shape, "table indexes")
+        values = self._checked(plane, area, "table indexes")
         # Written so that NaN fails as well.
         if not (values.min(initial=0) >= 0 and values.max(initial=0) < self.prior.scales):
             last = self.prior.scales - 1
@@ -148,19 +302,29 @@ class HyperCoder:
             raise BundleError(f"model {self.name!r}: its networks chose tables that are no whole numbers")
         return index
 
-    def _means(self, values: Floats, shape: tuple[int, ...]) -> Floats:
-        self._check_shape(values, shape, "means")
+    def _means(self, plane: Plane, area: Area) -> Floats:
+        return self._checked(plane, area, "means")
+
+    def _checked(self, plane: Plane, area: Area, what: str) -> Floats:
+        values: Floats = plane.read(area)[..., : self.shape[2]]
+        if values.shape != (*area.size, self.shape[2]):
+            raise BundleError(
+                f"model {self.name!r}: its networks gave {what} of shape {values.shape}; "
+                f"{(*area.size, self.shape[2])} expected"
+            )
         return values
 
-    def _check_shape(self, values: Floats, shape: tuple[int, ...], what: str) -> None:
-        if values.shape != shape:
-            raise BundleError(
-                f"model {self.name!r}: its networks gave {what} of shape {values.shape}; {shape} expected"
-            )
 
-    def _hyper_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        ratio = self.prior.stride // (self.stride or self.prior.stride)
-        return shape[0] // ratio, shape[1] // ratio, self.prior.channels
+class _OpenHyperLatent(OpenLatent):
+    def __init__(self, walk: _Walk) -> None:
+        super().__init__(walk.latent)
+        self.walk = walk
+
+    def sources(self, area: Area) -> Area:
+        return self.walk.sources(area)
+
+    def forget(self, row: int, read: int) -> None:
+        self.walk.forget(row, read)
 
 
 def _by_channel(symbols: Symbols, others: int) -> Section:
@@ -176,3 +340,13 @@ def _rounded(values: Floats, name: str) -> Symbols:
     if not np.isfinite(values).all() or np.abs(values).max(initial=0) >= INT32.max:
         raise BundleError(f"model {name!r}: its networks gave latents that are not finite or exceed int32")
     return np.rint(values).astype(np.int32)
+
+
+def _smallest(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in 8 bits, where they are whole numbers that have room there."""
+    for kind in (np.int8, np.uint8):
+        with np.errstate(invalid="ignore"):
+            small = values.astype(kind)
+        if np.array_equal(small, values):
+            return small
+    return values

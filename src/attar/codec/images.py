@@ -56,6 +56,7 @@ FAULTS = (
     Image.DecompressionBombError,
 )
 """What Pillow raises for a broken file, over all of its readers."""
+STRIP_PIXELS = 1 << 22
 EXIF_PREFIX = b"Exif\0\0"
 ORIENTATION = 0x0112
 DESCRIPTIVE_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825})
@@ -238,7 +239,19 @@ def _picture(image: Image.Image, name: str, convert: bool, max_pixels: int) -> P
     plain = _plain(upright, name)
     if (plain.mode in ("L", "LA") and image.mode not in EXACT) or image.mode == "CMYK":
         icc = None
-    return replace(from_array(np.asarray(plain)), icc=icc or None, exif=_exif(image), xmp=_xmp(upright))
+    return replace(from_array(_array(plain)), icc=icc or None, exif=_exif(image), xmp=_xmp(upright))
+
+
+def _array(image: Image.Image) -> NDArray[Any]:
+    """The pixels, copied in strips: Pillow's way to NumPy needs them all twice more."""
+    rows = max(1, STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        return np.asarray(image)
+    out = np.empty((image.height, image.width, len(image.getbands())), dtype=np.uint8)
+    for top in range(0, image.height, rows):
+        strip = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        out[top : top + rows] = strip.reshape(*strip.shape[:2], -1)
+    return out
 
 
 def _loss(image: Image.Image) -> str | None:

@@ -1,4 +1,4 @@
-"""A look into an ONNX file without the onnx package: are all of its weights inside?
+"""A look into an ONNX file without the onnx package: are all of its weights inside, and what are its nodes?
 
 A tensor with external data names a file, and whoever loads the network would read that file. A bundle is one
 file, so such a tensor is a mistake or an attack. Field numbers are those of onnx.proto3.
@@ -6,11 +6,16 @@ file, so such a tensor is a mistake or an attack. Field numbers are those of onn
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from attar.errors import BundleError
 
-__all__ = ["check_self_contained"]
+__all__ = ["Graph", "Node", "Tensor", "check_self_contained", "read_graph"]
 
 MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -25,6 +30,41 @@ MESSAGES: dict[str, dict[int, str]] = {
 """Message -> number of a field -> message in it, for every way that leads to a tensor."""
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 MAX_DEPTH = 64
+INTEGERS = {6: ("<i4", 4, 5), 7: ("<i8", 8, 7)}
+"""Types that sizes, axes and kernels are written in: NumPy's name, bytes, and the field that lists values."""
+MOST_VALUES = 256
+"""Constants of more values are weights, of which only the shape is read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A constant: its shape, and its values where they are few integers."""
+
+    shape: tuple[int, ...]
+    values: NDArray[np.int64] | None = None
+
+
+Attribute = int | bytes | tuple[int, ...] | Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One operation. ``kind``: its operator, with the domain before it unless that is ONNX's own."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Attribute]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The nodes in their order, the constants, and the shape of each input (-1: open)."""
+
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, Tensor]
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
 
 
 class MalformedError(ValueError):
@@ -89,3 +129,106 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
         if data[at - 1] < 128:
             return value, at
     raise MalformedError(f"a varint of more than ten bytes at byte {at}")
+
+
+def read_graph(data: bytes, source: str) -> Graph:
+    """The graph of a model; raises :class:`BundleError`, naming ``source``."""
+    try:
+        nodes: list[Node] = []
+        constants: dict[str, Tensor] = {}
+        inputs: dict[str, tuple[int, ...]] = {}
+        outputs: list[str] = []
+        for graph in _bodies(memoryview(data), 7):
+            nodes += [_node(value) for value in _bodies(graph, 1)]
+            constants |= {_text(value, 8): _tensor(value) for value in _bodies(graph, 5)}
+            inputs |= {_text(value, 1): _declared_shape(value) for value in _bodies(graph, 11)}
+            outputs += [_text(value, 1) for value in _bodies(graph, 12)]
+    except MalformedError as error:
+        raise BundleError(f"{source}: not an ONNX file, or damaged: {error}") from error
+    free = {name: shape for name, shape in inputs.items() if name not in constants}
+    return Graph(tuple(nodes), constants, free, tuple(outputs))
+
+
+def _node(data: memoryview) -> Node:
+    inputs = tuple(_decoded(value) for value in _bodies(data, 1))
+    outputs = tuple(_decoded(value) for value in _bodies(data, 2))
+    domain = _text(data, 7)
+    kind = _text(data, 4) if domain in ("", "ai.onnx") else f"{domain}.{_text(data, 4)}"
+    attributes = {_text(value, 1): _attribute(value) for value in _bodies(data, 5)}
+    return Node(kind, inputs, outputs, attributes)
+
+
+def _attribute(data: memoryview) -> Attribute:
+    """The value of an attribute; floats, which nothing here asks for, become an empty tuple."""
+    for tensor in _bodies(data, 5):
+        return _tensor(tensor)
+    for text in _bodies(data, 4):
+        return bytes(text)
+    numbers = _integers(data, 8)
+    single = _integers(data, 3)
+    return single[0] if single and not numbers else tuple(numbers)
+
+
+def _tensor(data: memoryview) -> Tensor:
+    shape = tuple(_integers(data, 1))
+    if any(size < 0 for size in shape):
+        raise MalformedError(f"a tensor of shape {shape}")
+    kind = INTEGERS.get(next(iter(_integers(data, 2)), 0))
+    count = math.prod(shape)
+    if kind is None or count > MOST_VALUES:
+        return Tensor(shape)
+    name, size, field = kind
+    raw = b"".join(bytes(part) for part in _bodies(data, 9))
+    if len(raw) == count * size:
+        values = np.frombuffer(raw, name).astype(np.int64)
+    else:
+        values = np.array(_integers(data, field), dtype=np.int64)
+    if values.size != count:
+        raise MalformedError(f"a tensor of {count} integers has {values.size}")
+    return Tensor(shape, values.reshape(shape))
+
+
+def _declared_shape(data: memoryview) -> tuple[int, ...]:
+    """Shape in a description of an input: of its type, the tensor, the shape, each dimension its number."""
+    shape: list[int] = []
+    for kind in _bodies(data, 2):
+        for tensor in _bodies(kind, 1):
+            for dimensions in _bodies(tensor, 2):
+                shape += [next(iter(_integers(size, 1)), -1) for size in _bodies(dimensions, 1)]
+    return tuple(shape)
+
+
+def _bodies(data: memoryview, wanted: int) -> Iterator[memoryview]:
+    """Every field of that number that has a length."""
+    for number, value in _fields(data):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _integers(data: memoryview, wanted: int) -> list[int]:
+    """Every integer of the fields of that number, packed or one by one."""
+    found: list[int] = []
+    for number, value in _fields(data):
+        if number != wanted:
+            continue
+        if isinstance(value, int):
+            found.append(_signed(value))
+            continue
+        at = 0
+        while at < len(value):
+            each, at = _varint(value, at)
+            found.append(_signed(each))
+    return found
+
+
+def _signed(value: int) -> int:
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _text(data: memoryview, wanted: int) -> str:
+    return next((_decoded(value) for value in _bodies(data, wanted)), "")
+
+
+def _decoded(data: memoryview) -> str:
+    return bytes(data).decode("utf-8", "replace")

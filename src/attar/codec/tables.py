@@ -16,7 +16,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from attar.errors import BundleError
 
-__all__ = ["MAXIMUM_LENGTH", "PRECISION_BITS", "TOTAL", "Table", "expected_bits", "quantise_probabilities"]
+__all__ = [
+    "MAXIMUM_LENGTH",
+    "PRECISION_BITS",
+    "TOTAL",
+    "Table",
+    "expected_bits",
+    "quantise_probabilities",
+    "symbol_bits",
+]
 
 PRECISION_BITS = 24
 """Bits of a frequency; the precision at which constriction's 64-bit ANS coder works."""
@@ -129,12 +137,17 @@ def quantise_probabilities(probabilities: ArrayLike) -> NDArray[np.int64]:
 
 def expected_bits(table: Table, symbols: ArrayLike) -> float:
     """Ideal code length in bits of int symbols of any shape under ``table``, bytes of escapes included."""
-    values = np.asarray(symbols, dtype=np.int64).ravel()
+    return float(symbol_bits(table, symbols).sum())
+
+
+def symbol_bits(table: Table, symbols: ArrayLike) -> NDArray[np.float64]:
+    """:func:`expected_bits` of each of the symbols, in their shape."""
+    values = np.asarray(symbols, dtype=np.int64)
     escape = table.frequencies.size - 1
     outside = (values < table.minimum) | (values > table.maximum)
     places = np.where(outside, escape, values - table.minimum)
-    bits = float((PRECISION_BITS - np.log2(table.frequencies[places])).sum())
-    above = values[outside] > table.maximum
-    distance = np.where(above, values[outside] - table.maximum, table.minimum - values[outside]) - 1
+    bits: NDArray[np.float64] = PRECISION_BITS - np.log2(table.frequencies[places])
+    above = values > table.maximum
+    distance = np.where(above, values - table.maximum, table.minimum - values) - 1
     coded = np.maximum(2 * distance + ~above, 1)
-    return bits + float(8 * (1 + np.floor(np.log2(coded) / 7)).sum())
+    return bits + np.where(outside, 8 * (1 + np.floor(np.log2(coded) / 7)), 0.0)

@@ -12,18 +12,36 @@ import click
 
 from attar.apps.cli import common
 from attar.apps.cli.common import STDIO, Job
-from attar.apps.cli.describe import Row, describe_bundle, describe_file, in_words
+from attar.apps.cli.describe import Row, describe_bits, describe_bundle, describe_file, in_words
 from attar.codec.container import MAX_PIXELS
 from attar.codec.files import is_device
 from attar.errors import AttarError
 
 if TYPE_CHECKING:
     from attar.codec.images import Picture
+    from attar.codec.large import Region
     from attar.codec.targets import Target
 
 __all__ = ["compress", "decompress", "info", "models", "verify"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class RegionType(click.ParamType):
+    """Four whole numbers with commas between them."""
+
+    name = "X,Y,W,H"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Region:
+        """The numbers; whether they lie inside of an image is for each file to say."""
+        if isinstance(value, tuple):
+            return value  # type: ignore[return-value]
+        parts = str(value).split(",")
+        if len(parts) != 4 or not all(part.strip().removeprefix("-").isdecimal() for part in parts):
+            self.fail(f"{value!r}: four whole numbers expected, left,top,width,height", param, context)
+        left, top, width, height = map(int, parts)
+        return left, top, width, height
+
 
 model_option = click.option(
     "-m", "--model", metavar="MODEL", help="A bundle: its path, or the name or id of an installed one."
@@ -129,6 +147,8 @@ def compress(
     def work(name: str) -> tuple[bytes, Row]:
         raw = common.read_input(name)
         picture = images.read(raw, convert=convert, max_pixels=max_pixels, name=common.shown(name))
+        size = len(raw)
+        del raw  # of a large image, hundreds of megabytes
         plain = picture.stripped() if strip else picture
         data = (
             compress_to(target, codec, plain, effort)
@@ -136,7 +156,7 @@ def compress(
             else codec.compress(plain, quality=quality, effort=effort)
         )
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
-        sizes = {"input_bytes": len(raw), "bytes": len(data), "bpp": 8 * len(data) / pixels}
+        sizes = {"input_bytes": size, "bytes": len(data), "bpp": 8 * len(data) / pixels}
         return data, _size(picture) | sizes | {"model": codec.manifest.name}
 
     convert_files(jobs, lambda job: work(job[0]), "compress", **options)
@@ -159,10 +179,21 @@ def chosen_target(options: dict[str, Any]) -> Target | None:
 @click.option(
     "--format", "suffix", default="png", show_default=True, help="Kind of image when OUT does not name it."
 )
+@click.option(
+    "--region",
+    type=RegionType(),
+    help="Only this part: left, top, width and height in pixels of the upright image. No more of a file is "
+    "decoded and checked than it takes; the part has the metadata of the whole.",
+)
 @max_pixels_option
 @json_option
 def decompress(
-    inputs: tuple[str, ...], model: str | None, suffix: str, max_pixels: int, **options: Any
+    inputs: tuple[str, ...],
+    model: str | None,
+    suffix: str,
+    region: Region | None,
+    max_pixels: int,
+    **options: Any,
 ) -> None:
     """Turn .attar files back into images. FILE may be - for stdin."""
     from attar.codec import images
@@ -176,7 +207,7 @@ def decompress(
         kind = images.format_of(suffix if job[1] == STDIO else job[1])
         data = common.read_input(job[0])
         codec = shelf.for_file(data, max_pixels=max_pixels)
-        picture = codec.decode(data, max_pixels=max_pixels)
+        picture = codec.decode(data, max_pixels=max_pixels, region=region)
         row = _size(picture) | {"bytes": len(data), "model": codec.manifest.name}
         return images.encode(picture, kind, name=job[1]), row
 
@@ -185,16 +216,31 @@ def decompress(
 
 @click.command()
 @inputs_argument
+@click.option(
+    "--bits",
+    is_flag=True,
+    help="Decode the symbols, and say where the bits are: in which channels and places.",
+)
+@model_option
+@max_pixels_option
 @json_option
-def info(inputs: tuple[str, ...], as_json: bool) -> None:
+def info(inputs: tuple[str, ...], bits: bool, model: str | None, max_pixels: int, as_json: bool) -> None:
     """Show what a .attar file or a bundle says of itself. FILE may be - for stdin."""
     from attar.codec import bundle
+    from attar.codec.shelf import Shelf
 
     names = {bundle.sha256(path)[:8]: name for name, path in bundle.installed().items()}
+    shelf = Shelf(model)
 
     def work(job: Job) -> Row:
         data = common.read_input(job[0])
-        row = describe_bundle(job[0], data) if data[:2] == b"PK" else describe_file(data, names)
+        if data[:2] == b"PK":
+            row = describe_bundle(job[0], data)
+        else:
+            row = describe_file(data, names)
+            if bits:
+                codec = shelf.for_file(data, max_pixels=max_pixels)
+                row |= describe_bits(codec.bits(data, max_pixels=max_pixels))
         return {"input": job[0], "ok": True} | row
 
     jobs = [(name, STDIO) for name in common.expand(inputs)]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attar.codec import bundle, container
 
-__all__ = ["Row", "describe_bundle", "describe_file", "in_words"]
+if TYPE_CHECKING:
+    from attar.codec.bits import Tally
+
+__all__ = ["Row", "describe_bits", "describe_bundle", "describe_file", "in_words"]
 
 Row = dict[str, Any]
 
@@ -32,6 +35,14 @@ def describe_file(data: bytes, names: Mapping[str, str]) -> Row:
     }
 
 
+def describe_bits(tally: Tally) -> Row:
+    """Where the bits of a file are: of each latent channel, of each hyper-latent channel, of each place."""
+    hyper = tally.hyper_channels.round(2).tolist()
+    places = None if tally.places is None else tally.places.round(2).tolist()
+    channels = {"bits_per_channel": tally.channels.round(2).tolist()}
+    return channels | ({"bits_per_hyper_channel": hyper} if hyper else {}) | {"bits_map": places}
+
+
 def describe_bundle(name: str, data: bytes) -> Row:
     """What a bundle says of itself, after all of it has been checked."""
     found = bundle.from_bytes(data, source=name)
@@ -47,11 +58,11 @@ def describe_bundle(name: str, data: bytes) -> Row:
 
 
 def in_words(row: Row) -> str:
-    """A row as aligned lines; the model's layers are left to ``--json``."""
+    """A row as aligned lines; the model's layers, and the map of bits, are left to ``--json``."""
     lines = [str(row["input"])]
     for key, value in row.items():
         layers = key == "model" and isinstance(value, dict)
-        if key in ("input", "ok") or layers or value in (None, "", [], {}):
+        if key in ("input", "ok", "bits_map") or layers or value in (None, "", [], {}):
             continue
         shown = (
             ", ".join(f"{name} {item}" for name, item in value.items()) if isinstance(value, dict) else value
