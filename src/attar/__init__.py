@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from attar.codec.codec import Codec, Source, load
     from attar.codec.pillow import register_pillow
 
+# ONNX Runtime from 1.29 on reports its use to its maker, and keeps a device's id on disk, unless it finds this.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 __version__ = "0.1.0"
 
 __all__ = [
