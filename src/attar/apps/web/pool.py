@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from starlette.datastructures import FormData, UploadFile
@@ -50,7 +50,12 @@ class Pool:
                 self._free(size)
             else:  # the client left, and a thread is not to be stopped: its place is taken until it ends
                 loop = asyncio.get_running_loop()
-                place.work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free, size))
+
+                def free(_: Future[Any]) -> None:
+                    with suppress(RuntimeError):  # the server has ended meanwhile
+                        loop.call_soon_threadsafe(self._free, size)
+
+                place.work.add_done_callback(free)
 
     def _free(self, size: int) -> None:
         self.admitted -= 1
@@ -107,6 +112,7 @@ class Place:
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not result.done():
+                future.cancel()
                 result.cancel()
                 raise Refusal(CLIENT_CLOSED, "the client left before the answer")
             return result.result()
