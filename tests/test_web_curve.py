@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import re
+import threading
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -204,6 +206,32 @@ def test_a_client_that_leaves_ends_the_work(monkeypatch: pytest.MonkeyPatch, lea
     assert pool.admitted == 0
     assert pool.held == 0
     assert len(begun) <= leaves + 1
+
+
+def test_more_curves_than_may_be_at_once_are_told_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+    monkeypatch.setattr(curve.Survey, "end", lambda *_: {"kind": "end", "waited": go.wait(20)})
+    data = b"P5\n8 8\n255\n" + bytes(64)
+    answers: list[int] = []
+
+    def ask(client: TestClient) -> None:
+        answers.append(client.post("/api/curve?codec=png", content=data).status_code)
+
+    limits = Limits(workers=curve.CURVES + 1)
+    with TestClient(create_app(limits), base_url="http://127.0.0.1:8000") as client:
+        asking = [
+            threading.Thread(target=ask, args=(client,)) for _ in range(curve.CURVES * limits.workers + 2)
+        ]
+        for one in asking:
+            one.start()
+        end = time.monotonic() + 15
+        while len(answers) < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        go.set()
+        for one in asking:
+            one.join()
+        assert sorted(answers) == [200] * (len(asking) - 2) + [429] * 2
+        assert client.post("/api/curve?codec=png", content=data).status_code == 200
 
 
 def measured(page: Page, crop: Path, settings: str = "", **how: Any) -> str:

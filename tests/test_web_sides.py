@@ -250,3 +250,21 @@ def test_a_target_out_of_reach_is_told_in_the_command_lines_words(
     )
     assert said in done.output
     page.driver.get_log("browser")
+
+
+def test_a_file_dropped_on_a_side_is_that_sides_alone(page: Page, folder: Path) -> None:
+    page.open("#/compare?left=jpeg&left-q=50&right=jpeg&right-q=50")
+    page.find("attar-compare button")
+    page.run("return document.querySelector('input[type=file]')").send_keys(str(folder / "original.png"))
+    before = numbers(page, "left")
+    page.run(
+        "const t = new DataTransfer(); t.items.add(new File([new Uint8Array(arguments[0])], 'it.webp'));"
+        "document.querySelector('#right dl').dispatchEvent("
+        "new DragEvent('drop', {dataTransfer: t, bubbles: true, cancelable: true}))",
+        list((folder / "it.webp").read_bytes()),
+    )
+    size = f"{(folder / 'it.webp').stat().st_size:,} bytes"
+    page.until(lambda: numbers(page, "right")["Size"] == size, "the file on the right")
+    after = numbers(page, "left")
+    assert {**after, "Time": ""} == {**before, "Time": ""}
+    assert "right=file" in page.driver.current_url

@@ -32,7 +32,7 @@ SCREENS = {
     "models": ("#/models", "#runs a", "#sample"),
     "curve": ("#/curve?photo=kitten&log=1", "h1", "#deltas"),
     "batch": (
-        "#/batch?codec=avif&batch-by=psnr&batch-value=30",
+        "#/batch?codec=webp&batch-by=psnr&batch-value=30",
         "#samples",
         "#start",
         "#files .done:nth-child(3)",

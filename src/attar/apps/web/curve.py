@@ -5,6 +5,7 @@ The codecs, their qualities, the rows and the BD-rates are those of ``attar benc
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 import json
@@ -36,6 +37,8 @@ from attar.measure.rows import Row
 __all__ = ["router"]
 
 LINES = "application/x-ndjson"
+CURVES = 2
+"""Curves for each worker that may be measured at once: their pixels stay in memory until they end."""
 Line = dict[str, Any]
 
 
@@ -176,6 +179,7 @@ def line(document: Line) -> str:
 def router(pool: Pool, workshop: Workshop) -> APIRouter:
     """The route."""
     routes = APIRouter(prefix="/api", responses=FAULTS)
+    slots = asyncio.Semaphore(CURVES * pool.limits.workers)
 
     @routes.post(
         "/curve",
@@ -191,7 +195,10 @@ def router(pool: Pool, workshop: Workshop) -> APIRouter:
             Query(max_length=40, description="Codecs to measure; those of `attar benchmark` if none."),
         ] = None,
     ) -> HeldResponse:
+        if slots.locked():
+            raise Refusal(429, "as many curves are being measured as may be at once: try again in a second")
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(slots)
             place = await stack.enter_async_context(pool.place(request))
             data = await place.body()
             names = list(dict.fromkeys(codec or []))

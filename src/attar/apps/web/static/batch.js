@@ -32,7 +32,7 @@ class AttarBatch extends HTMLElement {
   strip = h("input", { type: "checkbox", id: "strip", onchange: () => this.#changed() });
   stripLabel = h("label", { className: "small" }, this.strip, "Drop ICC profile, EXIF and XMP");
   plain = h("p", { className: "muted small" }, "Files of this codec are written as attar benchmark measures them: without metadata.");
-  start = h("button", { type: "button", id: "start", className: "primary", onclick: () => this.#run(this.#jobs.filter((job) => !this.#fresh(job))) }, "Start");
+  start = h("button", { type: "button", id: "start", className: "primary", onclick: () => this.#run(this.#due) }, "Start");
   cancel = h("button", { type: "button", id: "cancel", onclick: () => this.#running?.abort() }, "Cancel");
   retry = h("button", { type: "button", id: "retry", onclick: () => this.#run(this.#jobs.filter(({ state }) => state === "failed")) }, "Retry what failed");
   saveZip = h("button", { type: "button", id: "save-zip", onclick: () => this.#saveZip() }, "Save all as ZIP");
@@ -141,9 +141,10 @@ class AttarBatch extends HTMLElement {
     this.#told();
   }
 
-  /** Whether a job has been tried with the settings as they are. @param {Job} job */
-  #fresh(job) {
-    return (job.state === "done" || job.state === "failed") && job.asked === JSON.stringify(this.#query);
+  /** Jobs that have not been tried with the settings as they are. */
+  get #due() {
+    const asked = JSON.stringify(this.#query);
+    return this.#jobs.filter((job) => job.state === "waiting" || job.state === "running" || job.asked !== asked);
   }
 
   /** Do some jobs, a few at a time, with the settings as they are. @param {Job[]} jobs */
@@ -200,8 +201,7 @@ class AttarBatch extends HTMLElement {
     const done = jobs.filter(({ state }) => state === "done");
     const failed = jobs.filter(({ state }) => state === "failed");
     const going = this.#running !== null;
-    const due = jobs.filter((job) => !this.#fresh(job)).length;
-    this.#rename();
+    const due = this.#due.length;
     this.work.hidden = !jobs.length;
     this.start.textContent = due ? `Start ${due} ${due === 1 ? "file" : "files"}` : "Start";
     this.start.disabled = going || !due || !this.codec.value; // the codecs may still be on their way
@@ -226,10 +226,12 @@ class AttarBatch extends HTMLElement {
 
   /** @param {Job} job */
   #save(job) {
+    this.#rename();
     if (job.made) download(job.made, job.name);
   }
 
   async #saveZip() {
+    this.#rename();
     this.saveZip.disabled = true;
     try {
       const done = this.#jobs.flatMap(({ made, name }) => (made ? [{ name, data: made }] : []));
@@ -242,6 +244,7 @@ class AttarBatch extends HTMLElement {
   }
 
   #saveCsv() {
+    this.#rename();
     const rows = this.#jobs.map(({ file, state, fault, name, row }) => {
       const numbers = { codec: null, codec_version: null, quality: null, width: null, height: null, bytes: null, bpp: null, saved_percent: null, suffix: null, encode_ms: null, decode_ms: null, psnr: null, ssim: null, ms_ssim: null, ...row };
       return { input: file.name, output: row ? name : null, state, error: fault, ...numbers, input_bytes: file.size };

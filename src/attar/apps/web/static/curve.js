@@ -222,7 +222,7 @@ class AttarCurve extends HTMLElement {
   #focus(key) {
     if (!key) return;
     const one = this.#reachable(key);
-    if (one instanceof SVGElement) one.focus();
+    if (one instanceof SVGElement) one.focus({ preventScroll: true });
   }
 
   /** @param {string | undefined} key */

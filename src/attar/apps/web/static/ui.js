@@ -73,11 +73,13 @@ export function filesPicker(label, accept, zone, taken, multiple = true) {
   });
   zone.addEventListener("dragover", (event) => {
     event.preventDefault();
+    event.stopPropagation(); // a zone may lie in another
     zone.classList.add("over");
   });
   zone.addEventListener("dragleave", () => zone.classList.remove("over"));
   zone.addEventListener("drop", (event) => {
     event.preventDefault();
+    event.stopPropagation();
     zone.classList.remove("over");
     const files = [...(event.dataTransfer?.files ?? [])];
     if (files.length) taken(files);
