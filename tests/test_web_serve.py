@@ -132,3 +132,33 @@ def test_ctrl_c_ends_it_quietly() -> None:
         _, errors = server.communicate(timeout=30)
     assert "Traceback" not in errors
     assert server.returncode in (0, 130)
+
+
+def test_the_greeting_says_where_and_what_and_warns_of_others(tmp_path: Path) -> None:
+    for host, warned in (("127.0.0.1", False), ("0.0.0.0", True)):
+        words = [
+            sys.executable,
+            "-m",
+            "attar",
+            "serve",
+            "--port",
+            "0",
+            "--host",
+            host,
+            "--runs",
+            str(tmp_path),
+        ]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline().startswith(f"Attar is at http://{host}:")
+            assert str(tmp_path) in server.stdout.readline()
+            server.send_signal(signal.SIGINT)
+            _, errors = server.communicate(timeout=30)
+        assert ("may be reached from other machines" in errors) == warned
+
+
+def test_a_folder_of_runs_that_is_not_there_is_told() -> None:
+    words = [sys.executable, "-m", "attar", "serve", "--runs", "no-such-folder"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "'no-such-folder' does not exist" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from pathlib import Path
 
@@ -67,9 +68,23 @@ def serve(
     app = create_app(limits, runs, leaving=lambda: server.should_exit)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False))
     shown = f"[{host}]" if ":" in host else host
+    if not is_own(listening):
+        click.echo(
+            f"attar: {host} may be reached from other machines: whoever reaches it uses this server without a "
+            "password and sees its runs",
+            err=True,
+        )
     click.echo(f"Attar is at http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
+    click.echo(
+        f"It shows the training runs in {runs.resolve()}; its API describes itself at /api/openapi.json"
+    )
     with listening:
         server.run(sockets=[listening])
+
+
+def is_own(listening: socket.socket) -> bool:
+    """Whether only this machine reaches a socket."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
 def listen(host: str, port: int) -> socket.socket:
