@@ -52,7 +52,7 @@ FOREIGN = {
     "starlette": ["attar.apps.web"],
     "pydantic": ["attar.apps.web"],
     "uvicorn": ["attar.apps.web", "attar.apps.cli"],
-    "ray": ["attar.apps.bulk"],
+    "ray": ["attar.apps.bulk", "attar.apps.cluster"],
 }
 HEAVY = {
     "keras",

@@ -49,15 +49,15 @@ def prepare(job: Job, team: Team, say: Callable[[Any], None]) -> Trainer:
     Raises:
         AttarError, click.UsageError: for whatever cannot be trained.
     """
-    if team.restarts:
+    if team.any(team.restarts > 0):
         again = team.first(job.started_again)
         resumes = team.any(bool(again and again.resume))
         job = again or replace(
             job, resume=resumes, force=not resumes, weights=None if resumes else job.weights
         )
-    config, spec = team.after_leader(lambda: _options(job)) if not job.resume else _kept(job, team)
+    config, spec = team.after_leader(lambda: given(job)) if not job.resume else _kept(job, team)
     if not job.resume:
-        team.first(lambda: _check_folder(job))
+        team.first(lambda: check_folder(job))
     data = team.in_turn(lambda: runs.load_data(config, spec))
     if team.leads:
         say(data)
@@ -74,7 +74,12 @@ def prepare(job: Job, team: Team, say: Callable[[Any], None]) -> Trainer:
     return trainer
 
 
-def _options(job: Job) -> tuple[TrainConfig, Any]:
+def given(job: Job) -> tuple[TrainConfig, Any]:
+    """Configuration and model of a run that begins.
+
+    Raises:
+        AttarError, click.UsageError: for what is wrong with them.
+    """
     config = runs.configured(job.options)
     spec = runs.load_spec(job.model, config.latent_dims)
     runs.check_adversarial(spec, job.options)
@@ -88,11 +93,12 @@ def _kept(job: Job, team: Team) -> tuple[TrainConfig, Any]:
         return config, runs.load_spec(job.model or str(known / "model.json"), config.latent_dims)
 
 
-def _check_folder(job: Job) -> None:
+def check_folder(job: Job) -> None:
+    """Refuse a run folder that holds a run already, or that cannot be written. Raises TrainingError."""
     if not job.force and (job.run / "config.json").exists():
         raise TrainingError(
             f"{job.run}: already holds a run: --resume goes on with it, --force starts over, --run-dir names another"
         )
-    from attar.train.journal import check_folder
+    from attar.train import journal
 
-    check_folder(job.run)
+    journal.check_folder(job.run)

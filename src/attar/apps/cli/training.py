@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from attar.apps.cli import common, runs
+from attar.apps.cli.progress import epoch_line, epoch_report, report_best, report_data
 from attar.apps.cli.runs import MODEL, config_options, load_trained, need_training, training_summary
 from attar.errors import ExportError
 from attar.train.config import TrainConfig, read_config
@@ -48,6 +45,15 @@ CHECKPOINT = click.option(
     show_default=True,
     help="0 silent, 1 progress bar, 2 a line for each epoch.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["processes", "ray"]),
+    default="processes",
+    show_default=True,
+    help="'processes': this one, or those that torchrun started; 'ray': --workers that Ray Train starts.",
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes of a run on Ray.  [default: 2]")
+@click.option("--address", help="Of a Ray cluster; without it, one is started here.")
 @click.option("--json", "as_json", is_flag=True, help="Print the best epoch's row as JSON.")
 def train(
     model_path: str | None,
@@ -59,6 +65,9 @@ def train(
     checkpoint_filepath: str | None,
     log_dir: str | None,
     verbosity: int,
+    engine: str,
+    workers: int | None,
+    address: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -69,6 +78,8 @@ def train(
     """
     if resume and (force or load_from_ckpt_path):
         raise click.UsageError("--resume goes on with a run: --force and --load-from-ckpt-path begin one")
+    if engine != "ray" and (workers or address):
+        raise click.UsageError("--workers and --address are of a Ray cluster: give --engine ray with them")
     run = Path(run_dir)
     known = read_config(run) if resume and (run / "config.json").exists() else None
     need_training(tfds=known.tfds if known else options["tfds"])
@@ -82,13 +93,21 @@ def train(
 
     places = {"best": checkpoint_filepath, "log_dir": log_dir, "weights": load_from_ckpt_path}
     job = jobs.Job(run, options, model_path, resume, force, **places)
+    if engine == "ray":
+        from attar.apps import cluster
+
+        say = (lambda row: click.echo(epoch_line(row), err=True)) if verbosity else (lambda row: None)
+        best = cluster.train(job, cluster.Cluster(workers or 2, address), say)
+        report_best(best, verbosity, as_json)
+        return
     with joined() as team:
         shown = verbosity if team.leads else 0
         trainer = jobs.prepare(job, team, report_data if shown else lambda data: None)
         with epoch_report(shown, trainer.config) as trainer.watch:
             trainer.fit()
         if team.leads:
-            report_best(trainer, verbosity, as_json)
+            best = {**trainer.kept(), "checkpoint": str(trainer.best_path)}
+            report_best(best, verbosity, as_json)
 
 
 @click.command()
@@ -306,78 +325,3 @@ def check_model(spec: Any, source: str, config: TrainConfig) -> None:
         f"latent {list(geometry.latent)}; "
         + ", ".join(f"{part} {count:,} weights" for part, count in sizes.items())
     )
-
-
-def report_best(trainer: Any, verbosity: int, as_json: bool) -> None:
-    """Say which epoch's checkpoint was kept."""
-    best = trainer.kept()
-    if verbosity:
-        words = f"best: epoch {int(best['epoch'])}, {epoch_words(best)}; checkpoint {trainer.best_path}"
-        click.echo(words, err=True)
-    if as_json:
-        common.echo_json({**best, "checkpoint": str(trainer.best_path)})
-
-
-def report_data(data: Any) -> None:
-    """Say what was loaded, and name every file that was skipped."""
-    click.echo(f"data: {data.description}", err=True)
-    for line in data.skipped:
-        click.echo(f"skipped: {line}", err=True)
-
-
-def epoch_words(row: dict[str, float]) -> str:
-    """One epoch in words."""
-    return (
-        f"loss {row['val_loss']:.5f}, PSNR {row['val_psnr']:.2f} dB, SSIM {row['val_ssim']:.4f}, "
-        f"{row['val_bytes']:.1f} bytes of latents per image"
-    )
-
-
-@contextmanager
-def epoch_report(verbosity: int, config: TrainConfig) -> Iterator[Callable[[Any], None]]:
-    """What a run says meanwhile: a bar (verbosity 1, on a terminal), a line for each epoch, or nothing."""
-    if verbosity == 0:
-        yield lambda progress: None
-        return
-    shown = [0]
-
-    def lines(progress: Any) -> None:
-        for row in progress.history[shown[0] :]:
-            speed = row["step"] / max(row["seconds"], 1e-9)
-            epoch = f"epoch {int(row['epoch'])}/{config.epochs}"
-            click.echo(f"{epoch}: {epoch_words(row)} ({speed:.0f} steps/s)", err=True)
-        shown[0] = len(progress.history)
-
-    if verbosity == 2 or not sys.stderr.isatty():
-        yield lines
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("epoch {task.fields[epoch]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[now]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("steps", total=None, epoch="1", now="")
-        last = [0.0]
-
-        def watch(progress: Any) -> None:
-            lines(progress)
-            if time.monotonic() - last[0] < 0.1:
-                return
-            last[0] = time.monotonic()
-            means = progress.means()
-            now = f"loss {means['loss']:.4f}  {means['psnr']:.2f} dB  SSIM {means['ssim']:.4f}"
-            bar.update(
-                task,
-                total=config.epochs * progress.steps_per_epoch,
-                completed=progress.epoch * progress.steps_per_epoch + progress.batch,
-                epoch=f"{min(progress.epoch + 1, config.epochs)}/{config.epochs}",
-                now=now if progress.images else "",
-            )
-
-        yield watch
