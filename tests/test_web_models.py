@@ -217,6 +217,7 @@ def test_a_list_that_changes_keeps_the_focus(page: Page, runs_folder: Path) -> N
     page.run("arguments[0].focus()", link)
     write_run(runs_folder / "second", 1, Status("training", 1, 3, 15, 30, 0.5, 20.0, 0.9, 2.0, 240.0, None))
     page.until(lambda: len(words(page, "#runs a")) == 2, "two runs")
+    assert page.find("#run h2").text == "first"  # what is looked at stays
     page.until(
         lambda: page.run("return document.activeElement.innerText.includes('first')"), "the focus stays"
     )
@@ -258,6 +259,21 @@ def test_a_run_of_variable_rate_has_a_curve_beside_its_rivals(page: Page, runs_f
         page.run("return document.querySelectorAll('[aria-label=\"Rate and distortion\"] circle').length")
         == 6
     )
+    page.check()
+
+
+def test_every_measure_of_a_run_has_a_chart(page: Page, runs_folder: Path) -> None:
+    run = write_run(runs_folder / "gan", 2)
+    text = (
+        (run / "history.csv")
+        .read_text()
+        .replace("ssim,bytes", "ssim,discriminator")
+        .replace(",30,", ",0.25,")
+    )
+    (run / "history.csv").write_text(text)
+    page.open("#/models")
+    page.until(lambda: "Discriminator" in charts(page), "its chart")
+    assert charts(page)["Discriminator"] == "0.2500 in epoch 2, training images"
     page.check()
 
 

@@ -33,7 +33,10 @@ class AttarModels extends HTMLElement {
       h("section", { className: "card", "aria-label": "Training runs" },
         h("div", { className: "row spread" }, h("h2", {}, "Training runs"), this.live), this.list, this.empty),
       this.chosen);
-    addEventListener("hashchange", () => this.#choose(settings().get("run")), { signal: this.#listening.signal });
+    const signal = this.#listening.signal;
+    addEventListener("hashchange", () => this.#choose(), { signal });
+    // A page that nobody sees listens to nothing: a browser opens only a few connections to a server.
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.#events?.close() : this.#listen()), { signal });
     this.#showModels();
     this.#listen();
   }
@@ -55,6 +58,7 @@ class AttarModels extends HTMLElement {
   }
 
   #listen() {
+    this.#events?.close();
     const events = (this.#events = new EventSource("api/runs/events"));
     /** @param {string} kind @param {(data: any) => void} take */
     const on = (kind, take) => events.addEventListener(kind, (event) => take(JSON.parse(event.data)));
@@ -85,9 +89,17 @@ class AttarModels extends HTMLElement {
     else if (before.epoch !== row.epoch && row.id === this.#run?.id) announce(`${row.name}: epoch ${row.epoch} has ended`);
   }
 
+  #sorted() {
+    return [...this.#rows.values()].sort((a, b) => b.updated - a.updated || a.name.localeCompare(b.name));
+  }
+
+  #newest() {
+    return this.#sorted()[0]?.id;
+  }
+
   /** The list of runs, in which links stay the same elements, so that none loses the focus. */
   #list() {
-    const rows = [...this.#rows.values()].sort((a, b) => b.updated - a.updated || a.name.localeCompare(b.name));
+    const rows = this.#sorted();
     for (const row of rows) {
       const link = this.#links.get(row.id) ?? h("a", { href: `#/models?run=${encodeURIComponent(row.id)}` });
       this.#links.set(row.id, link);
@@ -98,12 +110,14 @@ class AttarModels extends HTMLElement {
     if (wanted.length !== there.length || wanted.some((link, at) => link !== there[at])) this.list.replaceChildren(...wanted.map((link) => h("li", {}, link)));
     this.empty.hidden = rows.length > 0;
     this.empty.textContent = "There is no run in this folder. Train one there, or name another folder: attar serve --runs DIR.";
-    this.#choose(settings().get("run") ?? rows[0]?.id ?? null);
+    this.#choose();
   }
 
-  /** @param {string | null} id */
-  #choose(id) {
-    const row = id === null ? undefined : this.#rows.get(id);
+  /** Show the run in the address, else the one that is shown, else the newest. */
+  #choose() {
+    const asked = settings().get("run");
+    const id = asked ?? (this.#rows.has(this.#run?.id ?? "") ? this.#run?.id : this.#newest()) ?? "";
+    const row = this.#rows.get(id);
     for (const [known, link] of this.#links) {
       if (known === row?.id) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
@@ -116,7 +130,7 @@ class AttarModels extends HTMLElement {
     this.#run = null;
     this.chosen.replaceChildren();
     if (!row) {
-      if (id) this.chosen.append(h("p", { className: "fault" }, "The run in this address is not, or no longer, in the folder."));
+      if (asked) this.chosen.append(h("p", { className: "fault" }, "The run in this address is not, or no longer, in the folder."));
       return;
     }
     this.#run = new Run(row, Number(settings().get("epoch")) || null, (epoch) => keep({ run: row.id, epoch }));
@@ -143,7 +157,9 @@ function card(row) {
     list, ...curve(row),
     h("details", {}, h("summary", {}, "All that is known of its training"), record({ ...row.training, ...row.created_by })),
     layersOf(row.model),
-    code(`attar models show ${row.input}\nattar compress image.png -m ${row.input}`, "the commands"));
+    h("details", {}, h("summary", {}, "The same on the command line and in Python"), h("div", { className: "stack" },
+      code(`attar models show ${row.input} --json\nattar compress image.png -m ${row.input}`, "the commands"),
+      code(`import attar\n\ncodec = attar.load("${row.input}")\nprint(codec.manifest)\ndata = codec.compress("image.png")`, "the Python"))));
 }
 
 /** @param {import("./api.js").Model} row @returns {[string, string | HTMLElement][]} */

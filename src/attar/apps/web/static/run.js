@@ -15,14 +15,17 @@ import { code, h, sentence } from "./ui.js";
  * @typedef {RunRow & {config: Record<string, unknown>, model: unknown, history: Line[], history_rows: number,
  *   rivals: Record<string, [number, number][]>}} RunWhole
  * @typedef {import("./lines.js").At} At
+ * @typedef {{column: string, title: string, y: string, unit: string, digits: number, least: boolean | null}} Chart
  */
 
+/** @type {Chart[]} */
 const CHARTS = [
   { column: "loss", title: "Loss", y: "", unit: "", digits: 5, least: true },
   { column: "psnr", title: "PSNR, dB", y: "", unit: " dB", digits: 2, least: false },
   { column: "ssim", title: "SSIM", y: "", unit: "", digits: 4, least: false },
   { column: "rate", title: "Rate, bits per pixel", y: "", unit: " bits per pixel", digits: 4, least: null },
 ];
+const PLAIN = ["epoch", "step", "seconds", "learning_rate", "bytes"]; // columns that are no measure of their own
 const STATES = { training: "\u25cf training", finished: "\u2713 finished", interrupted: "\u25a0 interrupted", failed: "\u2717 failed", unreadable: "\u2717 unreadable" };
 const HEIGHT = 230;
 
@@ -112,7 +115,7 @@ export class Run {
     const { history, best } = this.#whole;
     this.charts.hidden = !history.length;
     const width = Math.max(260, columnWidth(this.charts) - 46);
-    this.charts.replaceChildren(...CHARTS.filter(({ column }) => history.some((row) => typeof row[column] === "number" || typeof row[`val_${column}`] === "number")).map((chart) => {
+    this.charts.replaceChildren(...chartsOf(history).map((chart) => {
       const words = chartWords(chart, history);
       const marked = best && typeof history[0][`val_${chart.column}`] === "number" ? at(history, `val_${chart.column}`).find(([epoch]) => epoch === best.epoch) : null;
       const drawn = lines([
@@ -207,10 +210,21 @@ function duration(seconds) {
 /** Epochs and a column's numbers, where there are any. @param {Line[]} history @param {string} column @returns {At[]} */
 const at = (history, column) => history.flatMap((row) => (typeof row[column] === "number" && typeof row.epoch === "number" ? [/** @type {At} */ ([row.epoch, row[column]])] : []));
 
-/** @param {typeof CHARTS[number]} chart @param {Line[]} history */
+/** The known charts, and one for every other measure that the history has. @param {Line[]} history @returns {Chart[]} */
+function chartsOf(history) {
+  const columns = Object.keys(history[0] ?? {}).filter((name) => !PLAIN.includes(name) && !name.startsWith("val_") && !name.startsWith("rd_"));
+  const known = CHARTS.filter(({ column }) => columns.includes(column) || at(history, `val_${column}`).length);
+  const others = columns.filter((name) => CHARTS.every(({ column }) => column !== name) && at(history, name).length);
+  return [...known, ...others.map((column) => ({ column, title: `${column[0].toUpperCase()}${column.slice(1).replaceAll("_", " ")}`, y: "", unit: "", digits: 4, least: null }))];
+}
+
+/** @param {Chart} chart @param {Line[]} history */
 function chartWords({ column, unit, digits, least }, history) {
   const points = at(history, `val_${column}`);
-  if (!points.length) return "not validated yet";
+  if (!points.length) {
+    const last = at(history, column).at(-1);
+    return last ? `${last[1].toFixed(digits)}${unit} in epoch ${last[0]}, training images` : "not recorded";
+  }
   const [epoch, value] = points[points.length - 1];
   const now = `${value.toFixed(digits)}${unit} after epoch ${epoch}`;
   if (least === null || points.length < 2) return now;
