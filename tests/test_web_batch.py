@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -341,3 +342,31 @@ def test_names_in_the_archive_are_harmless_and_differ(page: Page) -> None:
         assert [(name, archive.read(name).decode()) for name in archive.namelist()] == [
             (name, name * 7) for name in given
         ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["codec=attar:toy-photo&strip=1&effort=1", "codec=webp&batch-by=psnr&batch-value=30&convert=1"],
+)
+def test_the_python_shown_writes_the_same_files(
+    page: Page,
+    folder: Path,
+    photo_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: str,
+) -> None:
+    page.open(f"#/batch?{settings}")
+    shutil.copy(folder / "a.png", tmp_path)
+    fill(page, tmp_path / "a.png")
+    start(page)
+    finish(page)
+    page.find("#save-zip").click()
+    with zipfile.ZipFile(io.BytesIO(page.downloaded("attar.zip"))) as archive:
+        (name,) = archive.namelist()
+        made = archive.read(name)
+    code = page.run("return document.querySelector('[aria-label=\"the Python\"]').textContent")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATTAR_MODELS", str(photo_bundle.parent))
+    exec(code, {})
+    assert (tmp_path / "out" / name).read_bytes() == made

@@ -1,9 +1,10 @@
 // Batch: many files through one codec, a row each; results stay in this page until they are saved.
 import * as api from "./api.js";
-import { Goal } from "./goal.js";
+import { recipe } from "./batchrecipe.js";
 import { BatchTable } from "./batchtable.js";
+import { Goal } from "./goal.js";
 import { toCsv } from "./tables.js";
-import { announce, code, download, filesPicker, h, keep, pythonWord, sentence, settings, shellWord } from "./ui.js";
+import { announce, download, filesPicker, h, keep, sentence, settings } from "./ui.js";
 import { tellApart, zip } from "./zip.js";
 
 /** @typedef {import("./batchtable.js").Job} Job */
@@ -253,24 +254,9 @@ class AttarBatch extends HTMLElement {
   }
 
   #recipe() {
-    const names = [...new Set(this.#jobs.map(({ file }) => `*.${file.name.split(".").at(-1)}`))];
-    const own = this.codec.value.startsWith("attar:");
-    const model = this.codec.value.slice(6);
-    const flags = `${Number(this.effort.value) ? ` --effort ${this.effort.value}` : ""}${this.convert.checked ? " --convert" : ""}${this.strip.checked ? " --strip" : ""}`;
-    const images = names.filter((name) => name !== "*.attar");
-    const shell = [
-      ...(own && (images.length || !names.length) ? [`attar compress ${images.join(" ") || "*.png"} -m ${shellWord(model)}${this.goal.options}${flags} -o out/`] : []),
-      ...(!own ? [`attar benchmark ${images.join(" ") || "*.png"} --codecs ${this.codec.value}${this.goal.quality === null ? "" : ` --qualities ${this.codec.value}=${this.goal.quality}`} --repeats 1 -o report  # measures; it keeps no files`] : []),
-      ...(names.includes("*.attar") ? ["attar decompress *.attar -o out/"] : []),
-    ].join("\n");
-    const python = own
-      ? ["from pathlib import Path", "", "import attar", "", `codec = attar.load(${pythonWord(model)})`, `for path in Path().glob(${pythonWord(images[0] ?? "*.png")}):`,
-        `    data = codec.compress(path${this.goal.quality === null ? "" : `, quality=${this.goal.quality}`}${Number(this.effort.value) ? `, effort=${this.effort.value}` : ""})`,
-        `    path.with_suffix(".attar").write_bytes(data)`]
-      : ["from pathlib import Path", "", "from attar.codec import images", "from attar.measure import anchors", "", `codec = anchors.find(${pythonWord(this.codec.value)})`,
-        `for path in Path().glob(${pythonWord(images[0] ?? "*.png")}):`, `    data = codec.encode(images.read(path).pixels, ${this.goal.quality ?? "None"})`, `    path.with_suffix(".out").write_bytes(data)`];
+    const order = { codec: this.codec.value, goal: this.goal, effort: Number(this.effort.value), convert: this.convert.checked, strip: this.strip.checked };
     const { open } = this.recipe;
-    this.recipe.replaceChildren(h("summary", {}, "The same on the command line and in Python"), h("div", { className: "two" }, code(shell, "the command"), code(python.join("\n"), "the Python")));
+    this.recipe.replaceChildren(h("summary", {}, "The same on the command line and in Python"), recipe(this.#jobs.map(({ file }) => file.name), order));
     this.recipe.open = open;
   }
 }
