@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from attar.apps.bulk import cluster
+from attar.apps.bulk.records import COMPRESS, Settings
+from attar.errors import AttarError
 from bulk_kit import add, bulk, expected, mixed, rows, sabotage_in, tree
 
 pytest.importorskip("ray.data", reason="attar[cluster] is not installed")
@@ -73,10 +76,6 @@ def test_two_nodes_make_what_processes_make(
 def test_a_node_that_does_not_see_the_outputs_is_named(
     tmp_path: Path, photo_bundle: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from attar.apps.bulk import cluster
-    from attar.apps.bulk.records import COMPRESS, Settings
-    from attar.errors import AttarError
-
     settings = Settings(COMPRESS, ".attar")
     (tmp_path / "ledger.json").write_bytes(b"one")
     workers = cluster.Cluster(settings, None, tmp_path, address=address)
@@ -87,4 +86,19 @@ def test_a_node_that_does_not_see_the_outputs_is_named(
         workers.__enter__()
     monkeypatch.setattr(cluster, "probe", lambda _: ("0.0", b"one"))
     with pytest.raises(AttarError, match=r"node .* has attar 0\.0, and this machine"):
+        workers.__enter__()
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("ray://127.0.0.1:10001", "Ray Data does not run through Ray's client"),
+        ("127.0.0.1:1", "nothing answers there: .*refused"),
+        ("127.0.0.1:99999", "nothing answers there"),
+        ("nonsense", "no Ray cluster answers: "),
+    ],
+)
+def test_an_address_without_a_cluster_is_told_at_once(tmp_path: Path, address: str, fault: str) -> None:
+    workers = cluster.Cluster(Settings(COMPRESS, ".attar"), None, tmp_path, address=address)
+    with pytest.raises(AttarError, match=f"--address {address}: {fault}"):
         workers.__enter__()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
@@ -29,6 +30,7 @@ WAVE = 4096
 OBJECT_STORE_BYTES = 200 << 20
 """Of a cluster that is started here: names and rows pass through it, and never an image."""
 PROBE_SECONDS = 60
+ANSWER_SECONDS = 10
 
 
 class Cluster:
@@ -71,7 +73,6 @@ class Cluster:
     def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Answer | Lost]]:
         """Answers as they come; see :class:`attar.apps.bulk.run.Engine`. Ray replaces workers and nodes that die."""
         import ray.data
-        import ray.exceptions
 
         by_name = {shard.name: shard for shard in shards}
         arguments = {"settings": self.settings, "model": [self._model], "out": str(self.out)}
@@ -83,13 +84,15 @@ class Cluster:
                     answers = tasks.map(task, fn_kwargs=arguments, num_cpus=1, concurrency=self.jobs)
                     for row in answers.iter_rows():
                         yield by_name[row["name"]], row["answer"]
-        except ray.exceptions.RayError as error:
+        except Exception as error:  # Ray Data gives whatever its threads met
             raise AttarError(
                 f"the cluster failed: {_first_line(error)}; what was done is kept: give the same command again"
             ) from error
 
     def _connect(self, ray: Any) -> None:
         """Quietly: what workers print belongs to their logs."""
+        if self.address is not None:
+            _check_address(self.address)
         common = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if self.address is not None:
@@ -137,6 +140,21 @@ class Cluster:
                     f"node {name} does not see {self.out}: inputs and outputs have to be on a file system that all "
                     "nodes mount under the same path"
                 )
+
+
+def _check_address(address: str) -> None:
+    """Refuse at once what Ray would find out after minutes, or in the middle of the work."""
+    if "://" in address:
+        raise AttarError(
+            f"--address {address}: Ray Data does not run through Ray's client; on a machine of the cluster, give auto "
+            "or the HOST:PORT that ray start printed, or send the command there with ray job submit"
+        )
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and host:
+        try:
+            socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise AttarError(f"--address {address}: nothing answers there: {error}") from error
 
 
 def probe(path: str) -> tuple[str, bytes | None]:

@@ -18,7 +18,7 @@ __all__ = ["ATTAR", "collect", "cut"]
 ATTAR = ".attar"
 STDIN = "-"
 MOST_IMAGES = 1024
-"""Most images of a shard: a second or so of digits. A cluster spends some 10 ms on each shard."""
+"""Most images of a shard: a second or so of digits. Ray spends about 30 ms of CPU on each shard."""
 MOST_BYTES = {COMPRESS: 32 << 20, DECOMPRESS: 1 << 20}
 """Most bytes that are read for a shard; those of a .attar file stand for many times as many of pixels."""
 SHARDS_EACH = 8
