@@ -248,6 +248,31 @@ def test_paths_of_the_data_are_not_told(tmp_path: Path) -> None:
     assert "somebody" not in json.dumps(whole)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("/home/me/photos/a b.jpg: broken", "a b.jpg: broken"),
+        ("the loss became nan at step 3 (images 1/2.png and 5 more)",) * 2,
+        ("'/data/x.npz': cannot be read", "'x.npz': cannot be read"),
+        (r"C:\Users\me\x.npz cannot be written", "x.npz cannot be written"),
+        ("a learning rate of 3 / 2 and/or more",) * 2,
+    ],
+)
+def test_a_fault_is_told_without_the_folders_in_it(tmp_path: Path, said: str, told: str) -> None:
+    write_run(tmp_path / "a", 1, dataclasses.replace(STATUS, state="failed", fault=said))
+    assert only(tmp_path)["fault"] == told
+
+
+def test_those_that_go_on_come_first(tmp_path: Path) -> None:
+    old = write_run(tmp_path / "old", 3)
+    write_run(tmp_path / "new", 3)
+    going = write_run(tmp_path / "going", 1, STATUS)
+    for name in ("config.json", "history.csv"):
+        age(going / name, 3600)
+        age(old / name, 60)
+    assert [row["name"] for row in Runs(tmp_path).rows()] == ["going", "new", "old"]
+
+
 def test_a_long_history_is_thinned_evenly_to_its_last_row() -> None:
     rows = [{"epoch": epoch} for epoch in range(1, 2502)]
     found = [row["epoch"] for row in runfolder.thinned(rows)]

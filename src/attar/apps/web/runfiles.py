@@ -17,13 +17,24 @@ from attar.errors import SpecError, TrainingError
 from attar.train.config import TrainConfig
 from attar.train.live import PROGRESS, Status
 
-__all__ = ["UnreadableError", "config", "history", "model", "printable", "read", "rivals", "status"]
+__all__ = [
+    "UnreadableError",
+    "config",
+    "history",
+    "model",
+    "printable",
+    "read",
+    "rivals",
+    "status",
+    "without_folders",
+]
 
 Row = dict[str, Any]
 
 TEXT_BYTES, HISTORY_BYTES = 1 << 20, 8 << 20
 MOST_COLUMNS = 64
 MOST_RIVALS, MOST_POINTS = 8, 64
+FOLDERS = re.compile(r"(?<![^\s'\"(])(?:[A-Za-z]:[\\/]|/)(?:[^\s\\/]+[\\/])*(?=[^\s\\/])")
 COLUMN = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
@@ -146,6 +157,11 @@ def rivals(folder: Path) -> dict[str, list[list[float]]]:
 
 def _is_point(point: Any) -> bool:
     return isinstance(point, list) and len(point) == 2 and all(type(value) in (int, float) for value in point)
+
+
+def without_folders(text: str) -> str:
+    """A sentence whose absolute paths have lost their folders: where files lay is nobody's business."""
+    return FOLDERS.sub("", text)
 
 
 def printable(name: str) -> str:

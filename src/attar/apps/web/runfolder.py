@@ -18,7 +18,7 @@ from typing import Any
 
 from attar.apps.web import runfiles
 from attar.apps.web.limits import Refusal
-from attar.apps.web.runfiles import UnreadableError, printable
+from attar.apps.web.runfiles import UnreadableError, printable, without_folders
 from attar.train.live import PROGRESS, SAMPLES, Status, sample_epoch
 
 __all__ = ["Runs"]
@@ -46,12 +46,12 @@ class Runs:
         self._read: dict[str, tuple[Signature, Row]] = {}
 
     def rows(self) -> list[Row]:
-        """What every run says of itself, the one that was written last first; no histories."""
+        """What every run says of itself, without histories: first those that go on, then the last ones."""
         found = [
             {key: value for key, value in self._row(folder).items() if key not in ("history", "config")}
             for folder in self._folders()
         ]
-        return sorted(found, key=lambda row: (-row["updated"], row["name"]))
+        return sorted(found, key=lambda row: (row["state"] != "training", -row["updated"], row["name"]))
 
     def detail(self, run: str) -> Row:
         """A run's row, with its configuration, its model.json, its history and its rivals' points."""
@@ -151,7 +151,8 @@ def _told(row: Row, status: Status | None) -> Row:
     if status is None:
         return counted
     told = dataclasses.asdict(status)
-    return {key: told[key] for key in counted} | {"fault": row["fault"] or told["fault"]}
+    fault = row["fault"] or (printable(without_folders(status.fault)) if status.fault else None)
+    return {key: told[key] for key in counted} | {"fault": fault}
 
 
 def _state(folder: Path, row: Row, status: Status | None) -> str:

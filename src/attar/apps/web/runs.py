@@ -73,7 +73,7 @@ def router(pool: Pool, runs: Runs, leaving: Callable[[], bool]) -> APIRouter:
     routes = APIRouter(prefix="/api/runs", responses=FAULTS)
     hub = Hub(lambda: [Run.model_validate(row).model_dump() for row in runs.rows()], leaving)
 
-    @routes.get("", response_model=list[Run], summary="Training runs, the one written last first")
+    @routes.get("", response_model=list[Run], summary="Training runs: those that go on, then the last ones")
     async def listed(request: Request) -> Any:
         async with pool.place(request) as place:
             return await place.run(runs.rows)

@@ -26,15 +26,23 @@ export function lines(series, look, words) {
   const drawn = svg("svg", { class: "plot lines", viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": words });
   drawn.append(axes(across, up, { ...look, log }));
   if (look.cursor) drawn.append(svg("line", { class: "cursor", x1: across.at(look.cursor), x2: across.at(look.cursor), y1: MARGIN.top, y2: height - MARGIN.bottom }));
-  for (const { kind, points: own } of series) {
+  for (const { name, kind, points: own } of series) {
     const group = svg("g", { class: `series ${kind}` });
     const path = own.map(([x, y], at) => `${at ? "L" : "M"}${across.at(x).toFixed(1)} ${up.at(y).toFixed(1)}`).join("");
     group.append(svg("path", { d: path }));
     if (own.length <= MOST_MARKED) for (const [x, y] of own) group.append(svg("circle", { cx: across.at(x), cy: up.at(y), r: 2.5 }));
+    if (kind === "quiet" && own.length) group.append(label(name, across.at(own[own.length - 1][0]), up.at(own[own.length - 1][1]) - 8));
     drawn.append(group);
   }
   if (look.marked) drawn.append(svg("circle", { class: "best", cx: across.at(look.marked[0]), cy: up.at(look.marked[1]), r: 6 }));
   return drawn;
+}
+
+/** @param {string} name @param {number} x @param {number} y */
+function label(name, x, y) {
+  const text = svg("text", { x, y, "text-anchor": "end" });
+  text.textContent = name;
+  return text;
 }
 
 /** What the kinds of lines mean. @param {[Series["kind"], string][]} kinds */

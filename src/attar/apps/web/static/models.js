@@ -90,7 +90,8 @@ class AttarModels extends HTMLElement {
   }
 
   #sorted() {
-    return [...this.#rows.values()].sort((a, b) => b.updated - a.updated || a.name.localeCompare(b.name));
+    const going = (/** @type {RunRow} */ { state }) => Number(state === "training");
+    return [...this.#rows.values()].sort((a, b) => going(b) - going(a) || b.updated - a.updated || a.name.localeCompare(b.name));
   }
 
   #newest() {
@@ -172,7 +173,7 @@ function facts(row) {
     ["Quality", row.qualities ? `${row.qualities[0]} to ${row.qualities[1]}` : "a single rate"],
     ["Trained on", String(row.training.dataset ?? "not told")],
     ["For", [["epochs", "epochs"], ["steps", "steps"]].filter(([name]) => row.training[name] !== undefined).map(([name, words]) => `${Number(row.training[name]).toLocaleString("en")} ${words}`).join(", ") || "not told"],
-    ["Validation", `${number("psnr", 2)} dB, SSIM ${number("ssim", 4)}, ${number("rate", 3)} bits per pixel`],
+    ["Validation", said("psnr") === undefined ? "not told" : `${number("psnr", 2)} dB, SSIM ${number("ssim", 4)}, ${number("rate", 3)} bits per pixel`],
     ["Licence", row.licence],
     ["Latent", `${row.latent.channels} channels, ${row.tables} tables`],
     ["Networks", networks.join(", ")],

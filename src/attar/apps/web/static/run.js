@@ -2,7 +2,7 @@
 import * as api from "./api.js";
 import { layersOf } from "./layers.js";
 import { key, lines } from "./lines.js";
-import { code, h, sentence } from "./ui.js";
+import { code, h, sentence, shellWord } from "./ui.js";
 
 /**
  * @typedef {{epoch: number, step: number | null, val_loss: number, val_psnr: number | null, val_ssim: number | null,
@@ -171,7 +171,7 @@ export class Run {
     const table = h("div", { className: "scroll tall", tabIndex: 0, role: "group", "aria-label": "Numbers of each epoch" }, h("table", { id: "history" }, h("thead", {}, head), h("tbody", {}, ...rows)));
     const words = all > history.length ? `${history.length} of its ${all} epochs as a table` : `Its ${all} epochs as a table`;
     this.rest.replaceChildren(h("section", { className: "card", "aria-label": "More" },
-      this.#details("epochs", h("details", {}, h("summary", {}, words), table)),
+      all ? this.#details("epochs", h("details", {}, h("summary", {}, words), table)) : null,
       this.#details("options", h("details", {}, h("summary", {}, "How it was started"), options)),
       this.#details("layers", layersOf(model)),
       code(commands(this.row), "the commands")));
@@ -186,9 +186,11 @@ export class Run {
 }
 
 /** @param {RunRow} row */
-function commands({ name, state }) {
-  const made = `attar export --ckpt-path ${name}/checkpoints/best.npz --save-path mine.attarmodel`;
-  return state === "interrupted" ? `attar train --resume --run-dir ${name}\n${made}` : made;
+function commands({ name, state, epoch }) {
+  const folder = shellWord(name);
+  const again = ["interrupted", "failed"].includes(state) ? [`attar train --resume --run-dir ${folder}`] : [];
+  const made = epoch ? [`attar export --ckpt-path ${folder}/checkpoints/best.npz --save-path mine.attarmodel`] : [];
+  return [...again, ...made, `attar serve --runs ${folder}`].join("\n");
 }
 
 /** @param {RunRow} row */
