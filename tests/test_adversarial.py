@@ -17,7 +17,7 @@ from attar.train import adversarial, checkpoint, datasets, journal, losses, netw
 from attar.train.adversarial import Adversary
 from attar.train.config import TrainConfig
 from attar.train.trainer import Trainer
-from training_kit import ROOT, attar, dense, digits, history, numpy, refused, write_model
+from training_kit import ROOT, attar, convolutional, dense, digits, history, numpy, refused, write_model
 
 GAN = ROOT / "models" / "digits-gan.json"
 IMAGES = digits(16)
@@ -215,21 +215,27 @@ def test_through_the_warm_up_only_the_distortion_trains() -> None:
 
 
 @needs_torch
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_short_run_of_the_shipped_model_stays_stable(kind: str) -> None:
-    """Nobody wins: the images get better all the while, and the discriminator neither gives up nor sees through all."""
-    spec = specs.load(GAN).with_latent_dims(50)
+@pytest.mark.parametrize(("kind", "model"), [("hinge", "shipped"), ("non-saturating", "small")])
+def test_a_short_run_stays_stable(kind: str, model: str) -> None:
+    """Nobody wins: images get better all the while, and the discriminator neither gives up nor sees through all."""
+    strided = {"kernel_size": 4, "strides": 2, "padding": "same", "activation": "leaky_relu"}
+    layers = [{"Conv2D": {"filters": filters, **strided}} for filters in (8, 16)]
+    normalised = [{"SpectralNormalization": {"layer": layer}} for layer in layers]
+    logit = {"Conv2D": {"filters": 1, "kernel_size": 3}}
+    small = specs.parse(judged(*normalised, logit, base=convolutional(28, 1)))
+    spec = specs.load(GAN).with_latent_dims(50) if model == "shipped" else small
     net = network.build(spec, seed=0)
-    config = TrainConfig(adversarial=kind, adversarial_weight=0.02, adversarial_warmup=100)
+    config = TrainConfig(adversarial=kind, adversarial_weight=0.02, adversarial_warmup=80)
     step = steps.make_step(net, losses.Loss(lmbda=0.0), adversary=Adversary(spec, config))
     images, rng = digits(640), np.random.default_rng(0)
-    found = np.stack([numpy(step(images[rng.permutation(640)[:32]], 1e-3)) for _ in range(220)])
+    found = np.stack([numpy(step(images[rng.permutation(640)[:32]], 1e-3)) for _ in range(170)])
     assert np.isfinite(found).all()
-    columns = dict(zip(steps.ALL_METRICS, found[-40:].mean(0), strict=True))
-    assert columns["ssim"] > 0.7
-    assert columns["psnr"] > 15
+    columns = dict(zip(steps.ALL_METRICS, found[-30:].mean(0), strict=True))
+    before = dict(zip(steps.ALL_METRICS, found[50:80].mean(0), strict=True))
+    assert columns["ssim"] > {"shipped": 0.65, "small": 0.5}[model] > before["ssim"]
+    assert columns["psnr"] > 12
     blind = {"hinge": 2.0, "non-saturating": 2 * math.log(2)}[kind]
-    assert 0.1 * blind < columns["discriminator"] < 0.98 * blind
+    assert 0.1 * blind < columns["discriminator"] < 0.99 * blind
     assert abs(columns["adversarial"]) < 3
 
 
@@ -241,9 +247,9 @@ def trainer(run: Path, content: dict[str, Any] | None = None, **options: Any) ->
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("curves", "regenerated"):
-        monkeypatch.setattr(journal.pictures, name, lambda *_: None)
-    monkeypatch.setattr(journal.live, "keep_sample", lambda *_: None)
+    """No drawings but that of the model."""
+    monkeypatch.setattr(journal.pictures, "curves", lambda *_: None)
+    monkeypatch.setattr(journal.pictures, "regenerated", lambda *arguments: arguments[-1].write_bytes(b""))
 
 
 @needs_torch
@@ -265,7 +271,7 @@ def test_a_run_with_a_discriminator_goes_on_to_the_same_numbers(tmp_path: Path) 
     again.fit()
     rows = history(tmp_path / "halved")
     assert rows == history(tmp_path / "whole")
-    assert list(rows[0])[4:10] == list(steps.ALL_METRICS)
+    assert list(rows[0])[3:9] == list(steps.ALL_METRICS)
     for name in ("best.npz", "last.npz"):
         found, expected = (
             checkpoint.load(tmp_path / run / "checkpoints" / name).arrays for run in ("halved", "whole")
@@ -279,7 +285,7 @@ def test_a_run_with_a_discriminator_goes_on_to_the_same_numbers(tmp_path: Path) 
     assert b"training/discriminator" in events.read_bytes()
     drawing = (tmp_path / "whole" / "model.svg").read_text("utf-8")
     assert "discriminator, for training" in drawing
-    assert "102 weights" in drawing  # of the discriminator's first layer
+    assert "108 weights" in drawing  # of the discriminator's first layer
 
 
 @needs_torch
@@ -334,6 +340,8 @@ def test_the_bundle_of_a_run_with_a_discriminator_holds_the_same_networks(tmp_pa
         best = tmp_path / name / "checkpoints" / "best.npz"
         result = attar("export", "--ckpt-path", best, "--save-path", path)
         assert result.code == 0, result.err
-        sizes[name] = {part: len(data) for part, data in bundle.load(path).graphs.items()}
+        sizes[name] = {
+            part: len(data) for part, data in bundle.from_bytes(path.read_bytes(), source=name).graphs.items()
+        }
     assert sizes["with"].keys() == sizes["without"].keys() == {"analysis", "synthesis"}
     assert sizes["with"] == sizes["without"]
