@@ -92,7 +92,7 @@ def test_a_node_that_does_not_see_the_outputs_is_named(
 @pytest.mark.parametrize(
     ("address", "fault"),
     [
-        ("ray://127.0.0.1:10001", "Ray Data does not run through Ray's client"),
+        ("ray://127.0.0.1:10001", "Ray Data and Ray Train do not run through Ray's client"),
         ("127.0.0.1:1", "nothing answers there: .*refused"),
         ("127.0.0.1:99999", "nothing answers there"),
         ("nonsense", "no Ray cluster answers: "),

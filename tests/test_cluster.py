@@ -86,6 +86,13 @@ def test_options_of_a_cluster_need_the_engine(tmp_path: Path) -> None:
         refused(result, 2, "--workers and --address are of a Ray cluster: give --engine ray with them")
 
 
+def test_an_address_that_ray_train_cannot_use_is_refused_at_once(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.json")
+    words = ("train", "--engine", "ray", "--model", model, "-o", tmp_path / "run", "--address")
+    refused(attar(*words, "ray://127.0.0.1:10001"), 1, "Ray Train do not run through Ray's client")
+    refused(attar(*words, "127.0.0.1:9"), 1, "--address 127.0.0.1:9: nothing answers there")
+
+
 def test_what_is_wrong_is_said_before_ray_starts(tmp_path: Path) -> None:
     broken = write_model(tmp_path / "broken.json", {"model": {}})
     refused(attar("train", "--engine", "ray", "--model", broken, "-o", tmp_path / "a"), 2, "layers")

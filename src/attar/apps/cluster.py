@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from attar.apps.bulk.cluster import check_address
 from attar.apps.jobs import LAST, Job, check_folder, given, prepare
 from attar.codec.files import write_bytes
 from attar.errors import AttarError, TrainingError
@@ -158,6 +159,7 @@ def _connected(cluster: Cluster) -> Iterator[None]:
         return
     try:
         if cluster.address is not None:
+            check_address(cluster.address)
             ray.init(address=cluster.address, **common)
         else:
             local = {"num_cpus": cluster.workers + 1, "object_store_memory": OBJECT_STORE_BYTES}

@@ -23,7 +23,7 @@ from attar.apps.bulk.records import Answer, Lost, Settings, Shard
 from attar.apps.bulk.worker import Worker
 from attar.errors import AttarError
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "check_address"]
 
 WAVE = 4096
 """Shards that Ray Data is given at a time: what it keeps of each in memory stays bounded."""
@@ -92,7 +92,7 @@ class Cluster:
     def _connect(self, ray: Any) -> None:
         """Quietly: what workers print belongs to their logs."""
         if self.address is not None:
-            _check_address(self.address)
+            check_address(self.address)
         common = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if self.address is not None:
@@ -142,11 +142,11 @@ class Cluster:
                 )
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
     """Refuse at once what Ray would find out after minutes, or in the middle of the work."""
     if "://" in address:
         raise AttarError(
-            f"--address {address}: Ray Data does not run through Ray's client; on a machine of the cluster, give auto "
+            f"--address {address}: Ray Data and Ray Train do not run through Ray's client; on a machine of the cluster, give auto "
             "or the HOST:PORT that ray start printed, or send the command there with ray job submit"
         )
     host, _, port = address.rpartition(":")
