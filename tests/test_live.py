@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ from attar.errors import AttarError, TrainingError
 from attar.train import live
 from attar.train.live import Live, Status
 from attar.train.progress import Progress
-from training_kit import start, write_model
 
 
 def status(run: Path) -> Status:
@@ -148,18 +146,3 @@ def test_samples_are_thinned_and_other_files_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AttarError, match="samples: cannot be written"):
         live.keep_sample(tmp_path / "file", 1, b"")
-
-
-def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
-    model = write_model(tmp_path / "model.json")
-    options = ("--limit", 256, "--epochs", 10_000, "--warmup", 0, "--patience", 0, "--verbosity", 0)
-    run = tmp_path / "run"
-    with start("train", "--model", model, "-o", run, *options) as training:
-        end = time.monotonic() + 60
-        while not (run / "history.csv").exists() and time.monotonic() < end:
-            time.sleep(0.05)
-        assert status(run).state == "training"
-        training.send_signal(signal.SIGINT)
-        training.communicate(timeout=60)
-    assert status(run).state == "interrupted"
-    assert status(run).step > 0

@@ -32,7 +32,7 @@ API = schemathesis.openapi.from_asgi("/api/openapi.json", create_app(LIMITS, Pat
 
 @API.exclude(path=ENDLESS).parametrize()
 @settings(
-    max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck]
+    max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck]
 )
 def test_generated_requests_are_answered_as_documented(case: Any) -> None:
     # An image's content and a codec's name are sound or not in ways that no JSON Schema can tell.
