@@ -166,7 +166,9 @@ def stop_inside_the_first_epoch(reference: Path, run: Path, stop: signal.Signals
     return process
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("stop", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 130)]
+)
 def test_a_stopped_run_goes_on_to_the_numbers_of_one_that_was_not(
     reference: Path, tmp_path: Path, stop: signal.Signals, code: int
 ) -> None:

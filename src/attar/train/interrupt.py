@@ -1,36 +1,45 @@
-"""Ctrl-C while training: remembered, and acted upon where nothing is half done."""
+"""Ctrl-C or SIGTERM while training: remembered, and acted upon where nothing is half done."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
+
+DEFAULTS: Mapping[signal.Signals, Any] = MappingProxyType(
+    {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+)
+"""What stops a run, with the handlers that we may replace. Schedulers of clusters send SIGTERM."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, raised between two steps, where weights and books agree."""
+    """Ctrl-C or SIGTERM, raised between two steps, where weights and books agree."""
 
 
 @contextlib.contextmanager
 def deferred(interrupt: threading.Event) -> Iterator[None]:
-    """Let the first Ctrl-C only set ``interrupt``; the second one is raised at once.
+    """Let the first signal only set ``interrupt``; the second one acts at once.
 
     A handler that somebody else has set, and threads that get no signals, are left alone.
     """
     interrupt.clear()
     ours = threading.current_thread() is threading.main_thread()
-    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
+    replaced = [number for number, usual in DEFAULTS.items() if ours and signal.getsignal(number) is usual]
 
     def remember(*_: Any) -> None:
         interrupt.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()
 
-    signal.signal(signal.SIGINT, remember)
+    def restore() -> None:
+        for number in replaced:
+            signal.signal(number, DEFAULTS[number])
+
+    for number in replaced:
+        signal.signal(number, remember)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        restore()
