@@ -29,7 +29,7 @@ REQUIRED = {
     "psnr": {"jpeg": -50.0, "webp": -20.0, "jxl": -25.0, "avif": 0.0, "avif-444": 0.0},
     "ms_ssim": {"avif": -20.0},
 }
-QUALITIES = (1, 8, 15, 22, 29, 36, 43, 50, 57, 64, 71, 78, 85, 92, 100)
+QUALITIES = (1, 12, 23, 34, 45, 56, 67, 78, 89, 100)
 LIMITS_MS = {"compress": 120.0, "decompress": 100.0}
 
 
