@@ -48,22 +48,24 @@ def ray_workers(driver: int) -> list[int]:
 def test_a_run_survives_the_loss_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, run = write_model(tmp_path / "model.json"), tmp_path / "run"
     words = [word for name, value in SAME.items() for word in (f"--{name.replace('_', '-')}", value)]
-    process = start(
-        "train", "--model", model, *words, "-o", run, "--engine", "ray", "--workers", 2, "--json",
-        "--save-minutes", 0,
-    )  # fmt: skip
-    last, until = run / "checkpoints" / "last.npz", time.monotonic() + 400
-    while not last.exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
-    workers = ray_workers(process.pid)
-    assert len(workers) == 2, process.communicate(timeout=60)
-    os.kill(workers[-1], signal.SIGKILL)
-    begun = checkpoint.load(last).record["progress"]
-    out, err = process.communicate(timeout=500)
+    options = ("--engine", "ray", "--workers", 2, "--json", "--save-minutes", 0)
+    last, until = run / "checkpoints" / "last.npz", time.monotonic() + 900
+    with start("train", "--model", model, *words, "-o", run, *options) as process:
+        try:
+            while not last.exists() and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.01)
+            workers = ray_workers(process.pid)
+            if len(workers) == 2:  # else the process has ended, and says why
+                os.kill(workers[-1], signal.SIGKILL)
+            begun = checkpoint.load(last).record["progress"] if last.exists() else {}
+            out, err = process.communicate(timeout=900)
+        finally:
+            process.kill()
     assert process.returncode == 0, err
     assert begun["epoch"] < 3
     assert "epoch 3: " in err
     assert '"epoch": 3' in out
+    assert len(workers) == 2
 
     spec = specs.parse(dense())
     config = TrainConfig(**SAME)
@@ -110,7 +112,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "ray", None)
     model = write_model(tmp_path / "model.json")
     result = attar("train", "--engine", "ray", "--model", model, "-o", tmp_path / "run")
-    refused(result, 1, "attar[cluster]")
+    refused(result, 2, "ray is not installed: pip install 'attar[cluster]'")
 
 
 def test_a_process_started_again_goes_on_where_the_run_was_saved(tmp_path: Path) -> None:
