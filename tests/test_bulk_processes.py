@@ -141,6 +141,21 @@ def test_exit_codes_are_those_of_the_images(tmp_path: Path, photo_bundle: Path, 
     assert call(packed, tmp_path / "back", "--decompress", "-j", 1)[0] == 4  # the bundle is not installed
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_what_is_no_file_is_named_and_waited_for_by_nobody(tmp_path: Path, photo_bundle: Path, call) -> None:
+    source = mixed(tmp_path / "in", 1)
+    os.mkfifo(source / "pipe.png")
+    (source / "list.txt").write_text(
+        f"{source}\n{source / 'pipe.png'}\n{source / '0000.png'}\n{source / 'gone.png'}\n"
+    )
+    code, _, err = call(source, tmp_path / "out", "-m", photo_bundle, "-j", 1)
+    assert (code, f"{source}/pipe.png: a folder, a pipe or a device, not a file" in err) == (1, True)
+    code, _, err = call(source / "list.txt", tmp_path / "listed", "-m", photo_bundle, "-j", 1)
+    assert f"{source}: a folder, a pipe or a device, not a file" in err
+    assert f"{source}/gone.png: no such file" in err
+    assert [Path(name).name for name in tree(tmp_path / "listed")] == ["0000.attar"]
+
+
 def test_one_of_another_size_does_not_stop_its_batch(tmp_path: Path, digits_bundle: Path, call) -> None:
     source = tmp_path / "in"
     source.mkdir()

@@ -97,8 +97,7 @@ class Ledger:
     def merge(self) -> None:
         """Move the rows of the parts into ``ledger.csv``, in place of earlier ones of the same outputs."""
         if parts := self._parts(ROWS):
-            new = {row.output for part in parts for row in read_rows(part)}
-            write_rows(self.path, self._merged(parts, new))
+            write_rows(self.path, self._merged(parts))
             for part in parts:
                 part.unlink(missing_ok=True)
 
@@ -107,8 +106,9 @@ class Ledger:
         self.merge()
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
-    def _merged(self, parts: Sequence[Path], new: set[str]) -> Iterator[Row]:
+    def _merged(self, parts: Sequence[Path]) -> Iterator[Row]:
         if self.path.exists():
+            new = {row.output for part in parts for row in read_rows(part)}
             yield from (row for row in read_rows(self.path) if row.output not in new)
         for part in parts:
             yield from read_rows(part)

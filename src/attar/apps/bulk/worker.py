@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import stat
 import time
 import warnings
 from collections import defaultdict
@@ -129,16 +130,16 @@ class Worker:
                 f"{self.out / item.output} exists already, and no run noted in this ledger made it: move it away, or "
                 "overwrite everything with -f"
             )
-        mtime = (
-            Path(item.input).stat().st_mtime_ns
-        )  # before reading: a change meanwhile is then seen next time
+        found = Path(item.input).stat()  # before reading: a change meanwhile is then seen next time
+        if not stat.S_ISREG(found.st_mode):
+            raise AttarError(f"{item.input}: a folder, a pipe or a device, not a file")
         data = Path(item.input).read_bytes()
         content, group, width, height, channels = self.way.load(data, item.input)
         row = Row(
             output=item.output,
             input=item.input,
             input_bytes=len(data),
-            input_mtime_ns=mtime,
+            input_mtime_ns=found.st_mtime_ns,
             width=width,
             height=height,
             channels=channels,
