@@ -146,8 +146,8 @@ def check_address(address: str) -> None:
     """Refuse at once what Ray would find out after minutes, or in the middle of the work."""
     if "://" in address:
         raise AttarError(
-            f"--address {address}: Ray Data and Ray Train do not run through Ray's client; on a machine of the cluster, "
-            "give auto or the HOST:PORT that ray start printed, or send the command there with ray job submit"
+            f"--address {address}: Ray Data and Ray Train do not run through Ray's client; on a machine of the "
+            "cluster, give auto or the HOST:PORT that ray start printed, or send the command there with ray job submit"
         )
     host, _, port = address.rpartition(":")
     if port.isdecimal() and host:
