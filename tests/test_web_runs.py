@@ -273,6 +273,15 @@ def test_those_that_go_on_come_first(tmp_path: Path) -> None:
     assert [row["name"] for row in Runs(tmp_path).rows()] == ["going", "new", "old"]
 
 
+def test_a_long_run_is_told_in_a_thousand_rows(tmp_path: Path) -> None:
+    write_run(tmp_path / "a", 2501, epochs=5000)
+    whole = Runs(tmp_path).detail(only(tmp_path)["id"])
+    assert (whole["epoch"], whole["history_rows"], whole["best"]["epoch"]) == (2501, 2501, 2501)
+    assert len(whole["history"]) == 834
+    assert whole["history"][-1]["epoch"] == 2501
+    assert (whole["step"], whole["steps"]) == (25010, 50000)
+
+
 def test_a_long_history_is_thinned_evenly_to_its_last_row() -> None:
     rows = [{"epoch": epoch} for epoch in range(1, 2502)]
     found = [row["epoch"] for row in runfolder.thinned(rows)]

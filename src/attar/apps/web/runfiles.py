@@ -31,7 +31,7 @@ __all__ = [
 
 Row = dict[str, Any]
 
-TEXT_BYTES, HISTORY_BYTES = 1 << 20, 8 << 20
+TEXT_BYTES, HISTORY_BYTES = 1 << 20, 4 << 20
 MOST_COLUMNS = 64
 MOST_RIVALS, MOST_POINTS = 8, 64
 FOLDERS = re.compile(r"(?<![^\s'\"(])(?:[A-Za-z]:[\\/]|/)(?:[^\s\\/]+[\\/])*(?=[^\s\\/])")

@@ -34,6 +34,7 @@ PICTURE_BYTES = 16 << 20
 SILENT = 15.0  # seconds after which a run that says nothing more is no longer training
 PATIENT = 60.0  # seconds beside three epochs, for runs whose Attar wrote no progress.json
 PNG = b"\x89PNG\r\n\x1a\n"
+WHOLE = ("config", "history", "history_rows")  # left out of a list
 BEST = ("epoch", "step", "val_loss", "val_psnr", "val_ssim", "val_bytes")
 
 
@@ -48,7 +49,7 @@ class Runs:
     def rows(self) -> list[Row]:
         """What every run says of itself, without histories: first those that go on, then the last ones."""
         found = [
-            {key: value for key, value in self._row(folder).items() if key not in ("history", "config")}
+            {key: value for key, value in self._row(folder).items() if key not in WHOLE}
             for folder in self._folders()
         ]
         return sorted(found, key=lambda row: (row["state"] != "training", -row["updated"], row["name"]))
@@ -56,12 +57,7 @@ class Runs:
     def detail(self, run: str) -> Row:
         """A run's row, with its configuration, its model.json, its history and its rivals' points."""
         folder = self._folder(run)
-        row = dict(self._row(folder))
-        row["history_rows"] = len(row["history"])
-        row["history"] = thinned(row["history"])
-        row["model"] = runfiles.model(folder)
-        row["rivals"] = runfiles.rivals(folder)
-        return row
+        return self._row(folder) | {"model": runfiles.model(folder), "rivals": runfiles.rivals(folder)}
 
     def sample(self, run: str, epoch: int) -> bytes:
         """The PNG of a kept epoch; raises :class:`Refusal`."""
@@ -132,17 +128,19 @@ class Runs:
             best = min(judged, key=lambda line: line["val_loss"])
             row["best"] = {key: best.get(key) for key in BEST}
         row["dataset"] = row["config"].get("dataset")
-        row["samples"] = _samples(folder, len(row["history"]))
+        row["history_rows"] = len(row["history"])
+        row["samples"] = _samples(folder, row["history_rows"])
+        row["history"] = thinned(row["history"])  # no file can ask for much memory
         return row
 
 
 def _told(row: Row, status: Status | None) -> Row:
     """Where the run is: by its own word, else by its configuration and history."""
-    history, config = row["history"], row["config"]
-    last = history[-1] if history else {}
-    per_epoch = (last.get("step") or 0) / max(len(history), 1)
+    rows, config = row["history_rows"], row["config"]
+    last = row["history"][-1] if rows else {}
+    per_epoch = (last.get("step") or 0) / max(rows, 1)
     counted = {
-        "epoch": len(history),
+        "epoch": rows,
         "epochs": config.get("epochs"),
         "step": int(last.get("step") or 0),
         "steps": int(per_epoch * (config.get("epochs") or 0)) or None,
@@ -162,12 +160,12 @@ def _state(folder: Path, row: Row, status: Status | None) -> str:
     if status is not None:
         silent = now - _stat(folder / PROGRESS)[0] / 1e9 > SILENT
         return "interrupted" if status.state == "training" and silent else status.state
-    history, config = row["history"], row["config"]
+    rows, config = row["history_rows"], row["config"]
     patience = config.get("patience") or 0
-    since = len(history) - (row["best"]["epoch"] or 0) if row["best"] else 0
-    if len(history) >= (config.get("epochs") or 1) or (patience and since >= patience):
+    since = rows - (row["best"]["epoch"] or 0) if row["best"] else 0
+    if rows >= (config.get("epochs") or 1) or (patience and since >= patience):
         return "finished"
-    seconds = (history[-1].get("seconds") or 0) / len(history) if history else 0
+    seconds = (row["history"][-1].get("seconds") or 0) / rows if rows else 0
     return "training" if now - row["updated"] < 3 * seconds + PATIENT else "interrupted"
 
 
