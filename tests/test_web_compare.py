@@ -30,7 +30,7 @@ def numbers(page: Page, side: str) -> dict[str, str]:
         busy = page.run("return document.querySelector(`#${arguments[0]}`)?.className.includes('busy')", side)
         return found if not busy and found.get("PSNR", "\u2013") != "\u2013" else None
 
-    found: dict[str, str] = page.until(whole, f"the numbers of the {side} side")
+    found: dict[str, str] = page.until(whole, f"the numbers of the {side} side", 40)
     return found
 
 

@@ -157,18 +157,31 @@ class HeldResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def lines(place: Place, found: Survey) -> AsyncIterator[str]:
-    """The document line by line: a plan, points, an end; one point is worked on at a time."""
+async def lines(place: Place, found: Survey, at_once: int) -> AsyncIterator[str]:
+    """The document line by line: a plan, points, an end; ``at_once`` points are worked on at a time."""
     yield line(found.plan())
     rows: list[Row] = []
+    tasks = found.tasks()
+    running: set[asyncio.Task[Row]] = set()
     try:
-        for anchor, quality in found.tasks():
-            row = await place.run(partial(found.measure, anchor, quality))
-            rows.append(row)
-            yield line(found.point(row))
+        while True:
+            for anchor, quality in itertools.islice(tasks, at_once - len(running)):
+                running.add(asyncio.create_task(place.run(partial(found.measure, anchor, quality))))
+            if not running:
+                break
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for row in await asyncio.gather(*done):
+                rows.append(row)
+                yield line(found.point(row))
         yield line(await place.run(lambda: found.end(rows)))
     except Refusal:
         return  # the client left: what waits has been dropped
+    finally:
+        for task in running:
+            task.cancel()
+        asyncio.gather(
+            *running, return_exceptions=True
+        )  # or asyncio would log that nobody asked how they ended
 
 
 def line(document: Line) -> str:
@@ -203,6 +216,6 @@ def router(pool: Pool, workshop: Workshop) -> APIRouter:
             data = await place.body()
             names = list(dict.fromkeys(codec or []))
             found = await place.run(lambda: survey(workshop, data, names))
-            return HeldResponse(lines(place, found), stack.pop_all())
+            return HeldResponse(lines(place, found, pool.limits.workers), stack.pop_all())
 
     return routes

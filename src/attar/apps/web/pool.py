@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -46,16 +47,20 @@ class Pool:
         try:
             yield place
         finally:
-            if place.work is None or place.work.done():
+            running = [work for work in place.works if not work.done()]
+            if not running:
                 self._free(size)
             else:  # the client left, and a thread is not to be stopped: its place is taken until it ends
                 loop = asyncio.get_running_loop()
+                ended = itertools.count(1)
 
                 def free(_: Future[Any]) -> None:
-                    with suppress(RuntimeError):  # the server has ended meanwhile
-                        loop.call_soon_threadsafe(self._free, size)
+                    if next(ended) == len(running):
+                        with suppress(RuntimeError):  # the server has ended meanwhile
+                            loop.call_soon_threadsafe(self._free, size)
 
-                place.work.add_done_callback(free)
+                for work in running:
+                    work.add_done_callback(free)
 
     def _free(self, size: int) -> None:
         self.admitted -= 1
@@ -76,7 +81,7 @@ class Place:
     def __init__(self, pool: Pool, request: Request) -> None:
         self.pool = pool
         self.request = request
-        self.work: Future[Any] | None = None
+        self.works: list[Future[Any]] = []
 
     async def body(self) -> bytes:
         """The request's body, kept to the limits; raises :class:`Refusal`."""
@@ -105,7 +110,7 @@ class Place:
     async def run(self, work: Callable[[], Value]) -> Value:
         """The result of ``work``, done in a thread; work that waits is dropped when the client leaves."""
         future: Future[Value] = self.pool.threads.submit(work)
-        self.work = future
+        self.works = [*(work for work in self.works if not work.done()), future]
         result = asyncio.wrap_future(future)
         gone = asyncio.create_task(self._gone())
         either: set[asyncio.Future[Any]] = {result, gone}
