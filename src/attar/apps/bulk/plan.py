@@ -19,7 +19,7 @@ ATTAR = ".attar"
 STDIN = "-"
 MOST_IMAGES = 1024
 """Most images of a shard: a second or so of digits. Ray spends about 30 ms of CPU on each shard."""
-MOST_BYTES = {COMPRESS: 32 << 20, DECOMPRESS: 1 << 20}
+MOST_BYTES = {COMPRESS: 32 << 20, DECOMPRESS: 4 << 20}
 """Most bytes that are read for a shard; those of a .attar file stand for many times as many of pixels."""
 SHARDS_EACH = 8
 """Small jobs are cut into at least so many shards for each worker, so that all end at about the same time."""
