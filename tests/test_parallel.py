@@ -48,13 +48,14 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(journal.pictures, name, empty)
 
 
-def together(count: int, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+def together(count: int, *arguments: object, restarts: int = 0) -> subprocess.Popen[str]:
     """Start a command in ``count`` processes of one run."""
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count))
+    launch += ("--max-restarts", str(restarts))
     words = [sys.executable, *launch, "--no-python", *START, *map(str, arguments)]
     return subprocess.Popen(
         words,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,24 +111,51 @@ def test_the_bound_has_teeth(two: Path, tmp_path: Path, change: dict[str, int]) 
     assert abs(other["loss"] / float(found["loss"]) - 1) > 1e-3
 
 
-def test_ctrl_c_leaves_a_state_that_one_process_goes_on_from(two: Path, tmp_path: Path) -> None:
-    run, words = tmp_path / "run", ("--steps-per-epoch", 60, "--epochs", 1, "--save-minutes", 0)
-    process = together(2, "train", "--model", two / "model.json", *OPTIONS, *words, "-o", run)
-    last, until = run / "checkpoints" / "last.npz", time.monotonic() + 240
-    while not last.exists() and process.poll() is None and time.monotonic() < until:
+def test_a_killed_process_and_ctrl_c_cost_nothing(two: Path, tmp_path: Path) -> None:
+    """torchrun starts the group again, which goes on; interrupted, one process goes on from it to the same numbers."""
+    run, words = tmp_path / "run", ("--steps-per-epoch", 150, "--epochs", 1, "--save-minutes", 0)
+    process = together(2, "train", "--model", two / "model.json", *OPTIONS, *words, "-o", run, restarts=1)
+    last, until = run / "checkpoints" / "last.npz", time.monotonic() + 400
+
+    def saved(least: int) -> int:
+        """Steps in the last checkpoint, once there are so many."""
+        while process.poll() is None and time.monotonic() < until:
+            done = checkpoint.load(last).record["progress"]["batch"] if last.exists() else 0
+            if done >= least:
+                return int(done)
+            time.sleep(0.01)
+        raise AssertionError(process.communicate(timeout=60))
+
+    begun = saved(20)
+    (lost,) = (child for child in children(process.pid) if b"RANK=1" in environment(child))
+    os.kill(lost, signal.SIGKILL)
+    while lost in children(process.pid):
         time.sleep(0.01)
+    assert saved(checkpoint.load(last).record["progress"]["batch"] + 20) > begun
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
-    assert ours(err) == ["attar: interrupted"]
+    assert ours(err)[-1] == "attar: interrupted", err
     kept = checkpoint.load(last).record["progress"]
     assert kept["images"] == 16 * kept["batch"] > 0
     assert kept["epoch"] == 0
-    again = alone(run, steps_per_epoch=60, adversarial_warmup=0, save_minutes=0.0)
+    again = alone(run, steps_per_epoch=150, adversarial_warmup=0, save_minutes=0.0)
     again.resume()
-    whole = alone(tmp_path / "whole", steps_per_epoch=60, adversarial_warmup=0)
+    whole = alone(tmp_path / "whole", steps_per_epoch=150, adversarial_warmup=0)
     (row,), (expected,) = again.fit().history, whole.fit().history
     for name in ("loss", "rate", "val_loss", "val_ssim", "discriminator"):
-        assert row[name] == pytest.approx(expected[name], rel=1e-4), name
+        assert row[name] == pytest.approx(expected[name], rel=2e-3), name
+
+
+def children(parent: int) -> list[int]:
+    return [
+        int(child)
+        for task in Path(f"/proc/{parent}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+def environment(process: int) -> list[bytes]:
+    return Path(f"/proc/{process}/environ").read_bytes().split(b"\0")
 
 
 def test_a_fault_is_told_once_and_ends_all(two: Path, tmp_path: Path) -> None:

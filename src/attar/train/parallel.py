@@ -16,6 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -283,8 +285,38 @@ def _meet() -> Team:
         torch.cuda.set_device(local_rank)
     if not distributed.is_initialized():
         with _others_alive():
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if gpus else "gloo",
+                store=_fresh_store(rank, size),
+                rank=rank,
+                world_size=size,
+                timeout=TIMEOUT,
+            )
     return team
+
+
+def _fresh_store(rank: int, size: int) -> Any:
+    """Where the processes find each other, without what those of an earlier start left there.
+
+    torchrun keeps one store for all starts of a run, in which the dead are still announced. So the leader makes up
+    a name for this start, the others greet it under that name, and its answer repeats their greetings.
+    """
+    from torch import distributed
+
+    store, _, _ = next(distributed.rendezvous("env://", rank, size, timeout=TIMEOUT))
+    name = greeting = uuid.uuid4().hex
+    if rank == 0:
+        places = [f"attar/{name}/{other}" for other in range(1, size)]
+        store.set("attar/start", name)
+        store.wait([*places, "attar/start"], TIMEOUT)
+        store.set(f"attar/{name}", " ".join(store.get(place).decode() for place in places))
+    while rank:
+        name = store.get("attar/start").decode()
+        store.set(f"attar/{name}/{rank}", greeting)
+        if store.check([f"attar/{name}"]) and greeting in store.get(f"attar/{name}").decode():
+            break
+        time.sleep(0.05)
+    return distributed.PrefixStore(name, store)
 
 
 def _leave() -> None:
