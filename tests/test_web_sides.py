@@ -155,6 +155,15 @@ def test_files_are_compared_as_they_are(page: Page, folder: Path, theme: str, wi
     page.run("return document.querySelector('#right input[type=file]')").send_keys(str(folder / "it.jxl"))
     size = f"{(folder / 'it.jxl').stat().st_size:,} bytes"
     page.until(lambda: numbers(page, "right")["Size"] == size, "another file on the right")
+    for screen in ("curve", "compare"):  # the original goes along, the files do not
+        page.run(
+            f"location.hash = '#/{screen}' + (arguments[0] ? '?left=png&right=png' : '')", screen == "compare"
+        )
+        page.find(f"attar-{screen}")
+        page.until(
+            lambda: page.run("return document.querySelector('.point, #left dd') !== null"), "the original"
+        )
+    assert numbers(page, "right")["PSNR"] == "identical"
 
 
 def test_an_original_that_the_browser_does_not_know(page: Page, folder: Path) -> None:

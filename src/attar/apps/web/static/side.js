@@ -136,12 +136,14 @@ export class Side {
    * @param {() => void} arrived
    */
   async show(image, arrived) {
-    const key = JSON.stringify([this.codec, this.goal.query, this.existing && this.file?.name, this.existing && this.file?.lastModified]);
+    const key = JSON.stringify([this.codec, this.goal.query, ...(this.existing ? [this.file?.name, this.file?.size, this.file?.lastModified] : [])]);
     this.fault.textContent = "";
     this.found = null;
     if (this.existing && !this.file) {
       this.#work.stop();
       this.numbers.replaceChildren();
+      this.picture.removeAttribute("src");
+      this.errors.width = 0;
       return;
     }
     const { codec } = this;

@@ -19,6 +19,7 @@ export class Source {
    */
   constructor(zone, said, taken, multiple = false) {
     this.taken = taken;
+    this.most = multiple ? 3 : 1;
     const samples = PHOTOS.map((name) => h("button", { type: "button", onclick: () => this.#photo(name) }, name[0].toUpperCase() + name.slice(1)));
     const picker = filesPicker("Choose one", TAKEN, zone, (files) => this.#take(files, null), multiple);
     this.card = h("section", { className: "card", "aria-label": "Image" },
@@ -33,7 +34,7 @@ export class Source {
     }, { signal });
     const photo = settings().get("photo");
     if (photo && photo !== carried.photo && PHOTOS.includes(photo)) await this.#photo(photo);
-    else if (carried.files.length) this.#take(carried.files, carried.photo);
+    else if (carried.files.length) this.#take(carried.files.slice(0, this.most), carried.photo);
   }
 
   /** @param {string} name */
