@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -215,6 +216,44 @@ def test_two_names_for_one_output_are_refused_before_any_work(
     assert code == 2
     assert f"{source}/a/0001.jpg and {source}/a/0001.png would both become a/0001.attar" in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_any_name_comes_back(tmp_path: Path, photo_bundle: Path, call) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    names = [os.fsdecode(b"\xff\xfe"), "new\nline", "return\rhere", 'quo"te,', "\u2603 snow", "-f"]
+    for name in names:
+        add(source, f"{name}.png")
+    for kept in ("", " (6 of them before)"):
+        code, _, err = call(source, out, "-m", photo_bundle, "-j", 1)
+        assert (code, err.split(";")[0].strip()) == (0, f"bulk: 6 of 6 done{kept}")
+    assert tree(out) == expected(source, photo_bundle)
+    assert set(rows(out)) == {f"{name}.attar" for name in names}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system has no pseudo-terminals")
+def test_on_a_terminal_a_bar_tells_the_speed(tmp_path: Path, photo_bundle: Path) -> None:
+    import pty
+
+    source = mixed(tmp_path / "in", 9, broken=1)
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-m", "attar", "bulk", source, tmp_path / "out", "-m", photo_bundle, "-j", "1"]
+    with subprocess.Popen(
+        words, stderr=theirs, env=os.environ | {"TERM": "xterm", "COLUMNS": "150"}
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while data := os.read(ours, 1 << 16):
+                shown += data
+        except OSError:  # the other end is closed
+            pass
+        os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert process.returncode == 1
+    assert re.search(r"10/10 [\d.]+ files/s, [\d.]+ MB/s, \d+\.\d % saved", text)
+    assert "broken0.png: not an image" in text
 
 
 def test_dead_workers_take_no_other_image_with_them(
