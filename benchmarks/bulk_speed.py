@@ -1,6 +1,6 @@
 """How fast attar bulk is on one process and on two (each one thread), there and back, with the CPU time behind it.
 
-    python benchmarks/bulk_speed.py [--images FOLDER --model MODEL] [--count 20000] [--jobs 1,2] [--rounds 3]
+    python benchmarks/bulk_speed.py [--images FOLDER --model MODEL] [--count 30000] [--jobs 1,2] [--rounds 3]
                                     [--engine processes] [--json OUT]
 
 Without --images: the 10,000 test digits of the package as PNG files, through the bundle `digits`. The best round
@@ -54,7 +54,7 @@ def main() -> None:
     )
     parser.add_argument("--images", type=Path)
     parser.add_argument("--model", default="digits")
-    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--count", type=int, default=30_000)
     parser.add_argument("--jobs", default="1,2")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--engine", default="processes")
