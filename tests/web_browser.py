@@ -158,5 +158,7 @@ class Page:
     def picture(self, path: Path) -> None:
         """The whole page as a PNG."""
         for _ in range(2):  # what is as high as a part of the window grows with it
-            self.resize(self.run("return innerWidth"), self.run("return document.documentElement.scrollHeight"))
+            self.resize(
+                self.run("return innerWidth"), self.run("return document.documentElement.scrollHeight")
+            )
         self.driver.save_screenshot(str(path))
