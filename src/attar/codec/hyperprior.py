@@ -62,11 +62,7 @@ class HyperCoder:
         for number, area in enumerate(everything(latent.shape).tiles(tile_side(self.stride))):
             if area.left == 0:
                 walk.forget(area.top, area.top)
-<<<<<<< HEAD
             walk.latent.make(area)
-=======
-            walk.latent.read(area)
->>>>>>> b9b64f0 (wip)
             streams.append(self.coder.encode(source.sections.pop(area), tile_context(header, number)))
         return join_streams(streams)
 

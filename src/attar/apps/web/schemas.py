@@ -118,7 +118,10 @@ class Inspection(BaseModel):
     latent_shape: list[int] | None
     symbols: list[int] | None = Field(description="The symbols of a short latent, channels last.")
     bits_per_channel: list[float] | None = Field(description="Ideal bits of each latent channel.")
-    bits_map: list[list[float]] | None = Field(description="Ideal bits of each place of the latent.")
+    bits_per_hyper_channel: list[float] | None = Field(description="Likewise of the hyper-latent, if any.")
+    bits_map: list[list[float]] | None = Field(
+        description="Ideal bits of each place of the latent, those of the hyper-latent spread over its places."
+    )
 
 
 class Conversion(BaseModel):

@@ -10,10 +10,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from attar.apps.cli.describe import Row, describe_bundle, describe_file
+from attar.apps.cli.describe import Row, describe_bits, describe_bundle, describe_file
 from attar.apps.comparing import compare_pictures
 from attar.apps.reaching import compress_to
 from attar.apps.web.limits import Refusal
@@ -23,7 +20,6 @@ from attar.codec.codec import Codec
 from attar.codec.images import Picture
 from attar.codec.manifest import Hyperprior
 from attar.codec.shelf import Shelf
-from attar.codec.tables import expected_bits
 from attar.codec.targets import Target
 from attar.errors import AttarError, FormatError, ImageError, ModelMissingError
 from attar.measure import jxlfile
@@ -131,7 +127,8 @@ class Workshop:
         ids = {str(row["id"])[:8]: row["input"] for row in self.models() if row["ok"]}
         row = describe_file(data, ids)
         row |= {"header_bytes": len(container.unpack(data, max_pixels=1 << 62).header_bytes)}
-        empty: Row = dict.fromkeys(("symbols", "latent_shape", "bits_per_channel", "bits_map"))
+        bits = ("bits_per_channel", "bits_per_hyper_channel", "bits_map")
+        empty: Row = dict.fromkeys(("symbols", "latent_shape", *bits))
         try:
             codec = self._by_id.for_file(data, max_pixels=self.max_pixels)
             codec.verify(data, max_pixels=self.max_pixels)
@@ -224,30 +221,13 @@ def _without_folder(error: Exception, path: Path) -> str:
 
 
 def _latent(codec: Codec, data: bytes, max_pixels: int) -> Row:
-    """The symbols of a sound file and the ideal bits of each; None where networks choose the tables."""
+    """The shape of a sound file's latent, where its bits are, and the symbols themselves where they are few."""
     part = codec.unpack(data, max_pixels=max_pixels)
     shape = codec.manifest.latent_shape(part.header.height, part.header.width)
-    if isinstance(codec.manifest.entropy, Hyperprior):
-        return {"latent_shape": shape}
-    symbols = codec.symbols(part)
-    tables = codec.bundle.tables
-    per_channel = [expected_bits(table, symbols[..., place]) for place, table in enumerate(tables)]
-    row: Row = {"latent_shape": shape, "bits_per_channel": per_channel}
-    if symbols.size <= SHOWN_SYMBOLS:
-        row["symbols"] = symbols.ravel().tolist()
-    if symbols.ndim == 3:
-        row["bits_map"] = bits_map(symbols, tables).round(2).tolist()
+    row: Row = {"latent_shape": shape} | describe_bits(codec.bits(data, max_pixels=max_pixels))
+    if math.prod(shape) <= SHOWN_SYMBOLS and not isinstance(codec.manifest.entropy, Hyperprior):
+        row["symbols"] = codec.symbols(part).ravel().tolist()
     return row
-
-
-def bits_map(symbols: NDArray[np.int32], tables: Any) -> NDArray[np.float64]:
-    """Ideal bits, float64 (h, w), of each place of symbols (h, w, L), all channels together."""
-    total = np.zeros(symbols.shape[:2])
-    for channel, table in enumerate(tables):
-        values, where = np.unique(symbols[..., channel], return_inverse=True)
-        bits = np.array([expected_bits(table, value) for value in values])
-        total += bits[where].reshape(total.shape)
-    return total
 
 
 def finite(value: Any) -> Any:
