@@ -206,16 +206,20 @@ class Team:
                 (Path(copies) / name).write_bytes(content)
             yield Path(copies)
 
-    def align(self, tensors: Sequence[Any]) -> None:
-        """Give every process the leader's values, in place."""
+    def align(self, variables: Sequence[Any]) -> None:
+        """Give every process the leader's values of the Keras variables that hold floats, in place.
+
+        One seed gives the same initial weights on machines that compute alike, and only there.
+        """
         if self.size == 1:
             return
         import torch
         from torch import distributed
 
         with _others_alive(), torch.no_grad():
-            for tensor in tensors:
-                distributed.broadcast(tensor.detach(), 0)
+            for variable in variables:
+                if variable.value.is_floating_point():
+                    distributed.broadcast(variable.value.detach(), 0)
 
     def spread_randomness(self, seed: int, step: int) -> None:
         """Let dropout differ from rank to rank: each image gets its own mask, as in a batch of one process."""

@@ -77,6 +77,9 @@ class Trainer:
         self.log_dir = Path(log_dir) if log_dir else self.run / "tensorboard"
         self.watch, self.team = watch or (lambda progress: None), team
         self.network, self.adversary = team.after_leader(self._build)
+        team.align(self.network.variables)
+        if self.adversary is not None:
+            team.align(self.adversary.model.variables)
         check_images(self.network, data)
         team.check_batch(min(config.batch_size, len(data.train)))
         names = (
