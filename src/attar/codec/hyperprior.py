@@ -28,7 +28,7 @@ from attar.codec.latents import OpenLatent, join_streams, split_streams, tile_co
 from attar.codec.manifest import Hyperprior, Manifest
 from attar.codec.networks import Networks
 from attar.codec.tables import INT32, Table
-from attar.codec.tiling import Area, Derived, Held, Plane, Tiled, everything
+from attar.codec.tiling import Area, Derived, Held, Plane, Tiled, everything, give_back
 from attar.errors import BundleError
 
 __all__ = ["HyperCoder"]
@@ -213,6 +213,7 @@ class _Walk:
         """No row of the latent above ``row`` will be read again, and all above ``read`` have been read."""
         if not self.tiled:
             return
+        give_back()
         self.latent.forget(row)
         following = -(-read // self.tile) * self.tile  # the first row of which tiles are missing
         if not 0 < following < self.shape[0]:

@@ -14,7 +14,7 @@ from attar.codec.container import Header
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.latents import LatentCoder, OpenLatent
 from attar.codec.networks import Networks
-from attar.codec.tiling import Area, Padded, Tiled, everything
+from attar.codec.tiling import Area, Padded, Tiled, everything, give_back
 from attar.codec.values import check_latent, levels, to_gray, to_pixels, to_symbols
 from attar.errors import ImageError
 
@@ -95,6 +95,7 @@ class LargeCoder:
             if not out.size:
                 out = np.empty((*area.size, painted.shape[2]), np.uint8)
             out[tile.within(area.top, area.left)] = painted
+        give_back()
         return out
 
 

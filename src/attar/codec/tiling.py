@@ -10,14 +10,16 @@ margins that they are needed with; what will not be read again is forgotten.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Area", "Derived", "Held", "Padded", "Plane", "Tiled", "everything"]
+__all__ = ["Area", "Derived", "Held", "Padded", "Plane", "Tiled", "everything", "give_back"]
 
 Array = NDArray[Any]
 
@@ -171,6 +173,12 @@ class Tiled:
         """Drop the tiles above ``row``: no row above it will be read again."""
         for tile in [tile for tile in self.kept if tile.bottom <= row]:
             del self.kept[tile]
+
+
+def give_back() -> None:
+    """Return free memory to the system, where the C library keeps what lies between other blocks (glibc)."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 def _apart(array: Array) -> Array:
