@@ -239,6 +239,22 @@ def test_parts_of_a_run_that_was_killed_are_found(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.csv", "ledger.json"]
 
 
+def test_an_image_that_was_done_twice_has_one_row(tmp_path: Path) -> None:
+    with open_ledger(tmp_path, SETTINGS) as ledger:
+        for size in (1, 2):
+            settle(
+                tmp_path,
+                ledger.shard([]),
+                [Row(output="a", input="/a", bytes=size), Row(output=f"b{size}", input="/b")],
+            )
+        ledger.finish()
+    assert [(row.output, row.bytes) for row in table.read_rows(tmp_path / "ledger.csv")] == [
+        ("b1", None),
+        ("a", 2),
+        ("b2", None),
+    ]
+
+
 def test_a_row_of_another_input_is_not_this_ones(tmp_path: Path) -> None:
     with open_ledger(tmp_path, SETTINGS) as ledger:
         settle(tmp_path, ledger.shard([]), [Row(output="a.attar", input="/elsewhere/a.png")])

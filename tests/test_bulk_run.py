@@ -74,6 +74,34 @@ def test_a_deadly_image_ends_as_a_failed_row_alone(tmp_path: Path, photo_bundle:
     assert tree(tmp_path / "out") == files
 
 
+class Forgetful(Fragile):
+    """An engine that ends in the middle, as Ray Data has done after the death of a worker."""
+
+    def __init__(self, worker: Worker, ends: Sequence[int]) -> None:
+        super().__init__(worker, [])
+        self.ends = list(ends)
+
+    def run(self, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Answer | Lost]]:
+        yield from super().run(shards[: self.ends.pop(0)] if self.ends else shards)
+
+
+def test_shards_that_an_engine_ended_without_are_done(tmp_path: Path, photo_bundle: Path) -> None:
+    source, out = mixed(tmp_path / "in", 12), tmp_path / "out"
+    engine = Forgetful(Worker(SETTINGS, photo_bundle.read_bytes(), out), [3, 1, 2])
+    with open_ledger(out, SETTINGS) as ledger:
+        items = ledger.known(plan.collect(str(source), COMPRESS, ".attar"))
+        totals = run.Totals(len(items))
+        run.run(ledger, [ledger.shard([item]) for item in items], engine, totals, lambda *_: None)
+        ledger.finish()
+        assert (totals.done, totals.failed, totals.worker_deaths) == (12, 0, 0)
+        assert tree(out) == expected(source, photo_bundle)
+        engine.ends = [0]
+        with pytest.raises(
+            AttarError, match="the engine ended without a word on 12 shards; what was done is kept"
+        ):
+            run.run(ledger, [ledger.shard([item]) for item in items], engine, totals, lambda *_: None)
+
+
 def test_rows_that_a_worker_wrote_before_it_died_count(tmp_path: Path, photo_bundle: Path, through) -> None:
     source = mixed(tmp_path / "in", 10)
     totals, rows, engine = through(deadly=[], late=["0000.png"])

@@ -107,11 +107,12 @@ class Ledger:
         shutil.rmtree(self.folder / PARTS, ignore_errors=True)
 
     def _merged(self, parts: Sequence[Path]) -> Iterator[Row]:
+        """Earlier rows, then those of the parts; a shard that was done twice has its last ones."""
+        last = {row.output: number for number, part in enumerate(parts) for row in read_rows(part)}
         if self.path.exists():
-            new = {row.output for part in parts for row in read_rows(part)}
-            yield from (row for row in read_rows(self.path) if row.output not in new)
-        for part in parts:
-            yield from read_rows(part)
+            yield from (row for row in read_rows(self.path) if row.output not in last)
+        for number, part in enumerate(parts):
+            yield from (row for row in read_rows(part) if last[row.output] == number)
 
     def _parts(self, suffix: str) -> list[Path]:
         return sorted((self.folder / PARTS).glob(f"[!.]*{suffix}"))

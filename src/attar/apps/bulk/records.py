@@ -106,6 +106,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What came of a shard instead of an answer: its worker died, ``how`` in words."""
+    """What came of a shard instead of an answer, ``how`` in words; ``tried``: a worker died over it."""
 
     how: str
+    tried: bool = True

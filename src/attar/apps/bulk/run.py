@@ -101,14 +101,14 @@ def run(ledger: Ledger, shards: Iterable[Shard], engine: Engine, totals: Totals,
     waiting = list(shards)
     while waiting:
         again: list[Shard] = []
-        for shard, answer in engine.run(waiting):
+        for shard, answer in _answers(engine, waiting):
             if isinstance(answer, Answer) and answer.fault:
                 raise AttarError(f"{answer.fault}; what was done is kept: give the same command again")
             if isinstance(answer, Lost):
-                totals.worker_deaths += 1
+                totals.worker_deaths += answer.tried
                 rows = written(ledger.folder, shard) or _given_up(ledger, shard, answer)
                 if rows is None:
-                    again += _anew(ledger, shard)
+                    again += _anew(ledger, shard, answer)
                     _check_losses(totals, engine.jobs, answer)
                     continue
             else:
@@ -118,17 +118,35 @@ def run(ledger: Ledger, shards: Iterable[Shard], engine: Engine, totals: Totals,
         waiting = again
 
 
-def _anew(ledger: Ledger, shard: Shard) -> list[Shard]:
+def _answers(engine: Engine, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Answer | Lost]]:
+    """What became of every shard, also of those that an engine ended without: Ray Data has been seen to do that.
+
+    Raises :class:`AttarError` where an engine answers nothing at all.
+    """
+    missing = {shard.name: shard for shard in shards}
+    for shard, answer in engine.run(shards):
+        if missing.pop(shard.name, None) is not None:
+            yield shard, answer
+    if len(missing) == len(shards):
+        raise AttarError(
+            f"the engine ended without a word on {len(missing)} shards; what was done is kept: give the same command "
+            "again"
+        )
+    for shard in missing.values():
+        yield shard, Lost("the engine ended without it", tried=False)
+
+
+def _anew(ledger: Ledger, shard: Shard, lost: Lost) -> list[Shard]:
     """The shard again, or its images one by one."""
-    items = ledger.reclaimed(shard)
-    if shard.tries + 1 < TRIES:
-        return [ledger.shard(items, shard.tries + 1)]
+    items, tries = ledger.reclaimed(shard), shard.tries + lost.tried
+    if tries < TRIES:
+        return [ledger.shard(items, tries)]
     return [ledger.shard([item]) for item in items]
 
 
 def _given_up(ledger: Ledger, shard: Shard, lost: Lost) -> tuple[Row, ...] | None:
     """A failed row for an image that has killed enough workers all alone."""
-    if len(shard.items) > 1 or shard.tries + 1 < TRIES:
+    if len(shard.items) > 1 or shard.tries + lost.tried < TRIES:
         return None
     (item,) = ledger.reclaimed(shard)
     error = AttarError(
