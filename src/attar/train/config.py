@@ -148,6 +148,10 @@ class TrainConfig:
         0,
         "Steps in which the distortion trains alone, before the discriminator takes part.",
     )
+    rounded_rate: bool = option(
+        False,
+        "Estimate the rate of rounded latents, not of noisy ones: for the last stage of a training.",
+    )
     clip_norm: float = option(
         1.0,
         "Largest norm of a step's gradient; 0 clips nothing.",

@@ -114,15 +114,19 @@ class HyperNetwork(network.Network):
         """Quality (B,) in 0..1 and noise in -0.5..0.5 for hyper-latent and latent of images of ``shape``."""
         batch, height, width, _ = shape
         stride, hyper_stride = self.strides
-        noise = [
-            keras.random.uniform(
-                (batch, height // step, width // step, channels), -0.5, 0.5, "float32", seed=self.random
-            )
-            for step, channels in (
-                (hyper_stride, int(self.hyper_analysis.output_shape[-1])),
-                (stride, self.latent_channels),
-            )
-        ]
+        noise = (
+            [None, None]
+            if self.rounded_rate
+            else [
+                keras.random.uniform(
+                    (batch, height // step, width // step, channels), -0.5, 0.5, "float32", seed=self.random
+                )
+                for step, channels in (
+                    (hyper_stride, int(self.hyper_analysis.output_shape[-1])),
+                    (stride, self.latent_channels),
+                )
+            ]
+        )
         quality = keras.random.uniform((batch,), 0.0, 1.0, "float32", seed=self.random)
         return {"quality": quality if self.has_qualities else None, "noise": noise}
 
@@ -139,7 +143,7 @@ class HyperNetwork(network.Network):
             quality = ops.full((batch,), quality, "float32")
         latent = ops.cast(self.analysis([images, quality], training=training), "float32")
         hyper = ops.cast(self.hyper_analysis(latent, training=training), "float32")
-        rounded, noisy = quantise(hyper, hyper_noise)
+        rounded, noisy = quantise(hyper, hyper_noise, training)
         bits = _total(self.prior(noisy))
         found, latent_bits, symbols = self._passes(latent, rounded, latent_noise, training)
         image = self.synthesis([found, quality], training=training)
@@ -153,7 +157,7 @@ class HyperNetwork(network.Network):
             self.hyper_means(hyper, training=training),
         )
         index, mean = scales[..., :channels], ops.cast(means[..., :channels], "float32")
-        rounded, noisy = quantise(latent - mean, noise)
+        rounded, noisy = quantise(latent - mean, noise, training)
         bits = self.bits(noisy, index)
         if self.context_scales is None or self.context_means is None:
             return rounded + mean, _total(bits), rounded
@@ -162,7 +166,7 @@ class HyperNetwork(network.Network):
         found = symbols + first * mean
         index = self.context_scales([scales, symbols], training=training)
         mean = ops.cast(self.context_means([means, found], training=training), "float32")
-        rounded, noisy = quantise(latent - mean, noise)
+        rounded, noisy = quantise(latent - mean, noise, training)
         bits = first * bits + (1 - first) * self.bits(noisy, index)
         return found + (1 - first) * (rounded + mean), _total(bits), symbols + (1 - first) * rounded
 
@@ -209,10 +213,11 @@ class HyperNetwork(network.Network):
         return size // int(latent[1]), size // int(hyper[1])
 
 
-def quantise(values: Any, noise: Any) -> tuple[Any, Any]:
+def quantise(values: Any, noise: Any, training: bool) -> tuple[Any, Any]:
     """Values for the decoder and for the rate, as :class:`attar.train.layers.Quantizer`, from given noise."""
     rounded = ops.round(values)
-    return (rounded, rounded) if noise is None else (straight_through(rounded, values), values + noise)
+    passed = straight_through(rounded, values) if training else rounded
+    return passed, passed if noise is None else values + noise
 
 
 def checkerboard(height: int, width: int, channels: int) -> Any:

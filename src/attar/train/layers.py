@@ -49,7 +49,9 @@ class Quantizer(keras.layers.Layer):
     Inference rounds to the nearest integer (half to even, as the codec does). Training returns two values,
     because the two uses of a latent want different relaxations: the decoder sees the rounded latent with a
     straight-through gradient (Theis et al. 2017), the rate sees the latent plus uniform noise, whose density
-    is differentiable (Balle et al. 2017, eq. 9); the mix is that of Minnen and Singh 2020, section 3.2.
+    is differentiable (Balle et al. 2017, eq. 9); the mix is that of Minnen and Singh 2020, section 3.2. Noise
+    overstates the rate of small latents, so the last stage of a training may do without it, soft then hard
+    (Guo et al. 2021, arXiv:2104.05168).
     """
 
     def __init__(self, seed: int | None = None, **kwargs: Any) -> None:
@@ -62,18 +64,23 @@ class Quantizer(keras.layers.Layer):
         """Noise in -0.5..0.5 for a latent of ``shape``, float32."""
         return keras.random.uniform(shape, -0.5, 0.5, dtype="float32", seed=self.seed_generator)
 
-    def call(self, latent: Any, training: bool = False, noise: Any = None) -> tuple[Any, Any]:
+    def call(
+        self, latent: Any, training: bool = False, noise: Any = None, rounded_rate: bool = False
+    ) -> tuple[Any, Any]:
         """(B, ..., C) float -> (for the decoder, for the rate), both (B, ..., C) float32.
 
-        ``noise``: what :meth:`draw` gave, for training; None draws it.
+        ``noise``: what :meth:`draw` gave, for training; None draws it. ``rounded_rate``: without noise.
         """
         latent = ops.cast(latent, "float32")
         rounded = ops.round(latent)
         if not training:
             return rounded, rounded
+        passed = latent + ops.stop_gradient(rounded - latent)
+        if rounded_rate:
+            return passed, passed
         if noise is None:
             noise = self.draw(ops.shape(latent))
-        return latent + ops.stop_gradient(rounded - latent), latent + noise
+        return passed, latent + noise
 
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the layer."""

@@ -55,13 +55,16 @@ class Network(keras.Model):
         self.synthesis = synthesis
         self.prior = prior
         self.quantizer = layers.Quantizer(seed, name="quantizer")
+        self.rounded_rate = False  # in training, too, the rate is that of rounded latents
         self.latent_shape = functools.cache(analysis.compute_output_shape)  # too slow for every step
         self.built = True
 
     def call(self, images: Any, training: bool = False, *, noise: Any = None) -> Forward:
         """Images (B, H, W, C) uint8 (or 0..255 in float) -> :class:`Forward`; noise: see draw."""
         latent = self.analysis(images, training=training)
-        symbols, noisy = self.quantizer(latent, training=training, noise=noise)
+        symbols, noisy = self.quantizer(
+            latent, training=training, noise=noise, rounded_rate=self.rounded_rate
+        )
         bits = self.prior(noisy)
         bits = ops.sum(bits, axis=tuple(range(1, len(bits.shape))))
         return Forward(self.synthesis(symbols, training=training), bits, symbols)
@@ -72,6 +75,8 @@ class Network(keras.Model):
         Drawing breaks a graph that PyTorch compiles, so it is done before; and several processes that share
         a batch draw for all of it. Every value has the batch's images along its first axis.
         """
+        if self.rounded_rate:
+            return {"noise": None}
         return {"noise": self.quantizer.draw(self.latent_shape(tuple(shape)))}
 
     @property

@@ -35,7 +35,7 @@ class RegionType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Region:
         """The numbers; whether they lie inside of an image is for each file to say."""
         if isinstance(value, tuple):
-            return value  # type: ignore[return-value]
+            return value
         parts = str(value).split(",")
         if len(parts) != 4 or not all(part.strip().removeprefix("-").isdecimal() for part in parts):
             self.fail(f"{value!r}: four whole numbers expected, left,top,width,height", param, context)
