@@ -47,7 +47,7 @@ def test_a_region_goes_through_pipes(file: Path, photo_bundle: Path) -> None:
 def test_regions_that_are_none_are_refused(file: Path, photo_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "part.png"
     words = ("decompress", file, "-m", photo_bundle, "-o", out, "--region")
-    for region in ("1,2,3", "a,b,c,d", "1,2,3,4,5", "1.5,2,3,4", ""):
+    for region in ("1,2,3", "a,b,c,d", "1,2,3,4,5", "1.5,2,3,4", "", f"{'9' * 5000},0,1,1"):
         refused(run(*words, region), 2, "--region", "four whole numbers expected, left,top,width,height")
     for region in ("100,20,40,30", "0,0,0,5", "-1,0,5,5"):
         refused(run(*words, region), 1, "photo.attar", f"region {region}", "130 x 90 pixels (width x height)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compress", "decompress", "info", "models", "verify"]
 
+WHOLE_NUMBER = re.compile(r"\s*-?[0-9]{1,18}\s*")
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -37,7 +39,7 @@ class RegionType(click.ParamType):
         if isinstance(value, tuple):
             return value
         parts = str(value).split(",")
-        if len(parts) != 4 or not all(part.strip().removeprefix("-").isdecimal() for part in parts):
+        if len(parts) != 4 or not all(WHOLE_NUMBER.fullmatch(part) for part in parts):
             self.fail(f"{value!r}: four whole numbers expected, left,top,width,height", param, context)
         left, top, width, height = map(int, parts)
         return left, top, width, height
