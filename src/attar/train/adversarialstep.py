@@ -26,7 +26,6 @@ class AdversarialStep(TorchStep):
         super().__init__(*arguments)
         self.adversary, config = adversary, adversary.config
         self.warmup, self.weight = config.adversarial_warmup, config.adversarial_weight
-        self.judge = self.compile(adversary.detect)
 
     def measure(self, images: Any, drawn: dict[str, Any]) -> tuple[Any, Any]:
         """As :meth:`TorchStep.measure`; the loss is that without the adversarial term, that term, and both images."""
@@ -45,8 +44,9 @@ class AdversarialStep(TorchStep):
         (value, term, *both), metrics = self.forward(*self.prepare(images))
         self.descend(value + self.weight * term if joins else value, metrics, learning_rate)
         self.adversary.learns(True)
+        # Never compiled: the layers that it shares with the pass above would be, for each of their two uses.
         with contextlib.nullcontext() if joins else torch.no_grad():
-            found = self.judge(*both)
+            found = self.adversary.detect(*both)
         metrics = torch.cat([metrics, found.detach().reshape(1)])
         if joins:
             self.adversary.descend(found, learning_rate, self.team)
