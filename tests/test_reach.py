@@ -126,6 +126,11 @@ GLOBAL = {
     "Conv: rows or columns as channels": [node("Conv", ["x", "k"], ["y"])],
     "Slice: skips rows": [node("Slice", ["x", "zero", "large", "one", "two"], ["y"])],
     "Concat: joins along rows": [node("Concat", ["x", "x"], ["y"], axis=1)],
+    "Concat: more than 256 sizes": [
+        node("Concat", ["one"] * 2, ["s1"], axis=0),
+        *(node("Concat", [f"s{k}"] * 2, [f"s{k + 1}"], axis=0) for k in range(1, 60)),
+        node("Identity", ["x"], ["y"]),
+    ],
     "its output has no rows and columns": [FIRST, node("Identity", ["a"], ["y"])],
     "sizes that do not follow": [FIRST, node("Conv", ["a", "k3"], ["b"]), last("b")],
     "Pad: padding that mirrors": [node("Pad", ["x", "pads"], ["y"], mode="reflect")],

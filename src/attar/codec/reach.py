@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from attar.codec.onnxfile import Graph
+from attar.codec.onnxfile import MOST_VALUES, Graph
 from attar.codec.reach_rules import RULES, SIZED_BY_INPUTS
 from attar.codec.reach_values import EMPTY, Axis, State, UnboundedError, Value, constant
 
@@ -106,6 +106,8 @@ class _Walk:
     def _kept(self, value: Value, kind: str) -> Value:
         if value.derived and (value.numbers is None or value.is_spatial):
             raise UnboundedError(f"{kind}: values that depend on the size of the image")
+        if value.numbers is not None and value.numbers.size > MOST_VALUES:
+            raise UnboundedError(f"{kind}: more than {MOST_VALUES} sizes")
         for axis in value.axes:
             if axis is not None:
                 self.steps[axis.side] = math.lcm(self.steps[axis.side], axis.stride.numerator)
