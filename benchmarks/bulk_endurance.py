@@ -103,7 +103,10 @@ def bulk(
 ) -> dict[str, object]:
     """Run attar bulk; ``attack`` is given its process number when a third of the outputs is there."""
     command = [sys.executable, "-m", "attar", "bulk", *words, "--json", "--quiet"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with (
+        out.with_suffix(".err").open("a", encoding="utf-8") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
         while attack and process.poll() is None:
             if sum(1 for _ in out.rglob("*.attar")) > count // 3:
                 attack(process.pid)
@@ -120,7 +123,8 @@ def check(out: Path, expected: dict[str, bytes], broken: set[str], count: int) -
         wrong = sorted(
             name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
         )
-        sys.exit(f"{out}: {len(wrong)} files differ: {wrong[:5]}")
+        said = out.with_suffix(".err").read_text(encoding="utf-8").splitlines()[-20:]
+        sys.exit("\n".join([*said, f"{out}: {len(wrong)} files differ: {wrong[:5]}"]))
     rows = list(table.read_rows(out / "ledger.csv"))
     failed = {row.output for row in rows if not row.ok}
     if len(rows) != count or failed != broken:

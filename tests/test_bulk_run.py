@@ -75,7 +75,7 @@ def test_a_deadly_image_ends_as_a_failed_row_alone(tmp_path: Path, photo_bundle:
 
 
 class Forgetful(Fragile):
-    """An engine that ends in the middle, as Ray Data has done after the death of a worker."""
+    """An engine that ends in the middle without an error."""
 
     def __init__(self, worker: Worker, ends: Sequence[int]) -> None:
         super().__init__(worker, [])

@@ -119,7 +119,7 @@ def run(ledger: Ledger, shards: Iterable[Shard], engine: Engine, totals: Totals,
 
 
 def _answers(engine: Engine, shards: Sequence[Shard]) -> Iterator[tuple[Shard, Answer | Lost]]:
-    """What became of every shard, also of those that an engine ended without: Ray Data has been seen to do that.
+    """What became of every shard, also of those that an engine ended without: it is not trusted to tell of all.
 
     Raises :class:`AttarError` where an engine answers nothing at all.
     """
