@@ -148,9 +148,9 @@ class TrainConfig:
         0,
         "Steps in which the distortion trains alone, before the discriminator takes part.",
     )
-    rounded_rate: bool = option(
+    prior_only: bool = option(
         False,
-        "Estimate the rate of rounded latents, not of noisy ones: for the last stage of a training.",
+        "Train only what codes the latents, on rounded ones, and leave the transforms: the last stage.",
     )
     clip_norm: float = option(
         1.0,

@@ -88,6 +88,11 @@ class HyperNetwork(network.Network):
         return {name: part for name, part in found.items() if part is not None}
 
     @property
+    def prior_parts(self) -> frozenset[str]:
+        """The networks that only choose tables."""
+        return frozenset({"hyper_scales", "context_scales"})
+
+    @property
     def latent_channels(self) -> int:
         """L, channels of the latent."""
         return int(self.analysis.output_shape[-1])
@@ -116,7 +121,7 @@ class HyperNetwork(network.Network):
         stride, hyper_stride = self.strides
         noise = (
             [None, None]
-            if self.rounded_rate
+            if self.prior_only
             else [
                 keras.random.uniform(
                     (batch, height // step, width // step, channels), -0.5, 0.5, "float32", seed=self.random

@@ -55,16 +55,14 @@ class Network(keras.Model):
         self.synthesis = synthesis
         self.prior = prior
         self.quantizer = layers.Quantizer(seed, name="quantizer")
-        self.rounded_rate = False  # in training, too, the rate is that of rounded latents
+        self.prior_only = False
         self.latent_shape = functools.cache(analysis.compute_output_shape)  # too slow for every step
         self.built = True
 
     def call(self, images: Any, training: bool = False, *, noise: Any = None) -> Forward:
         """Images (B, H, W, C) uint8 (or 0..255 in float) -> :class:`Forward`; noise: see draw."""
         latent = self.analysis(images, training=training)
-        symbols, noisy = self.quantizer(
-            latent, training=training, noise=noise, rounded_rate=self.rounded_rate
-        )
+        symbols, noisy = self.quantizer(latent, training=training, noise=noise, prior_only=self.prior_only)
         bits = self.prior(noisy)
         bits = ops.sum(bits, axis=tuple(range(1, len(bits.shape))))
         return Forward(self.synthesis(symbols, training=training), bits, symbols)
@@ -75,9 +73,24 @@ class Network(keras.Model):
         Drawing breaks a graph that PyTorch compiles, so it is done before; and several processes that share
         a batch draw for all of it. Every value has the batch's images along its first axis.
         """
-        if self.rounded_rate:
+        if self.prior_only:
             return {"noise": None}
         return {"noise": self.quantizer.draw(self.latent_shape(tuple(shape)))}
+
+    def train_prior_only(self) -> None:
+        """Leave the transforms as they are and train what codes the latents, on the rounded ones of a file.
+
+        Noise gives the transforms a gradient and overstates the rate where most symbols are zero, so that the
+        prior is wider than files want it. Soft, then hard: Guo et al. 2021 (arXiv:2104.05168).
+        """
+        self.prior_only = True
+        for name, part in self.parts.items():
+            part.trainable = name in self.prior_parts
+
+    @property
+    def prior_parts(self) -> frozenset[str]:
+        """The :attr:`parts` that only choose tables."""
+        return frozenset()
 
     @property
     def has_qualities(self) -> bool:

@@ -101,7 +101,8 @@ class Trainer:
     def _build(self) -> tuple[network.Network, Adversary | None]:
         config = self.config
         net = network.build(self.spec, seed=config.seed, dtype="mixed_bfloat16" if config.bf16 else "float32")
-        net.rounded_rate = config.rounded_rate
+        if config.prior_only:
+            net.train_prior_only()
         return net, Adversary(self.spec, config) if has_one(self.spec, config) else None
 
     def _make_step(self) -> steps.Step:
