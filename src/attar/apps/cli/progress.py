@@ -16,7 +16,8 @@ from attar.train.config import TrainConfig
 
 def report_data(data: Any) -> None:
     """Say what was loaded, and name every file that was skipped."""
-    click.echo(f"data: {data.description}", err=True)
+    where = f"; decoded in {data.file}" if data.file else ""
+    click.echo(f"data: {data.description}{where}", err=True)
     for line in data.skipped:
         click.echo(f"skipped: {line}", err=True)
 

@@ -87,11 +87,16 @@ def load(
     sizes = ", ".join(f"{len(rows[part])} {label}" for part, label in LABELS.items())
     how = f"seed {seed}" if exact is None else "a fixed split"
     description = f"{name}: {len(images.parts)} images, {sizes} ({how}); {len(skipped)} skipped"
-    if images.file is not None:
-        description += f"; decoded in {images.file}"
     height, width, channels = train.take(np.zeros(1, np.int64)).shape[1:]
     return Dataset(
-        title, (height, width, channels), train, splits[VALIDATION], splits[TEST], skipped, description
+        title,
+        (height, width, channels),
+        train,
+        splits[VALIDATION],
+        splits[TEST],
+        skipped,
+        description,
+        images.file,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -52,6 +53,8 @@ class Dataset:
     """One line, ``path: reason``, for each image that is in no split."""
     description: str
     """One line: where the images come from, the sizes of the splits, how they were split."""
+    file: Path | None = None
+    """Where the decoded images lie, which is nobody else's business: no part of what a run or a bundle says."""
 
 
 @dataclass(frozen=True)
