@@ -29,7 +29,13 @@ from keras import ops
 from attar import spec as specs
 from attar.errors import SpecError
 from attar.train import layers, network
-from attar.train.integer import IntegerConv2D, IntegerDepthwiseConv2D, IntegerInput, straight_through
+from attar.train.integer import (
+    AddIndex,
+    IntegerConv2D,
+    IntegerDepthwiseConv2D,
+    IntegerInput,
+    straight_through,
+)
 from attar.train.network import Forward
 
 OPTIONS = {
@@ -285,31 +291,6 @@ def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:
     prior = layers.FactorizedPrior(options["components"], options["spread"], name="prior")
     prior.build(hyper.shape)
     return HyperNetwork(spec, parts, prior, options, seed)
-
-
-@keras.saving.register_keras_serializable("attar")
-class AddIndex(keras.layers.Layer):
-    """Table indexes of the first pass plus what the context adds, kept to 0..scales - 1; integers."""
-
-    def __init__(self, scales: int, **kwargs: Any) -> None:
-        kwargs["dtype"] = "float32"
-        super().__init__(**kwargs)
-        self.scales = scales
-
-    def call(self, inputs: Any, training: bool = False) -> Any:
-        """Scales (B, h, w, L + E) and delta (B, h, w, L) -> indexes (B, h, w, L)."""
-        scales, delta = inputs
-        total = scales[..., : delta.shape[-1]] + delta
-        inside = ops.clip(total, 0, self.scales - 1)
-        return straight_through(inside, total) if training else inside
-
-    def compute_output_shape(self, shape: Any) -> Any:
-        """The shape of the delta."""
-        return tuple(shape[1])
-
-    def get_config(self) -> dict[str, Any]:
-        """What rebuilds the layer."""
-        return {**super().get_config(), "scales": self.scales}
 
 
 @keras.saving.register_keras_serializable("attar")

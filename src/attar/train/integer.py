@@ -237,6 +237,31 @@ class IntegerInput(keras.layers.Layer):
         return {**super().get_config(), "magnitude": self.magnitude}
 
 
+@keras.saving.register_keras_serializable("attar")
+class AddIndex(keras.layers.Layer):
+    """Table indexes of the first pass plus what the context adds, kept to 0..scales - 1; integers."""
+
+    def __init__(self, scales: int, **kwargs: Any) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        self.scales = scales
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Scales (B, h, w, L + E) and delta (B, h, w, L) -> indexes (B, h, w, L)."""
+        scales, delta = inputs
+        total = scales[..., : delta.shape[-1]] + delta
+        inside = ops.clip(total, 0, self.scales - 1)
+        return straight_through(inside, total) if training else inside
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        """The shape of the delta."""
+        return tuple(shape[1])
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "scales": self.scales}
+
+
 INTEGER_LAYERS: Mapping[str, type] = MappingProxyType(
     {cls.__name__: cls for cls in (IntegerConv2D, IntegerDepthwiseConv2D)}
 )
