@@ -11,5 +11,5 @@ if [ -f "$run/checkpoints/last.npz" ]; then
 fi
 exec attar train --model "$here/models/photo.json" --dataset "$dataset" --run-dir "$run" \
     --crop 256 --flip --batch-size 8 --loss mse --epochs 80 --steps-per-epoch 500 \
-    --learning-rate 1e-3 --warmup 1000 --schedule wsd --average 0.999 --clip-norm 1 --patience 0 \
+    --optimizer soap --learning-rate 2e-3 --warmup 200 --schedule wsd --average 0.999 --clip-norm 1 --patience 0 \
     --verbosity 2 "$@"
