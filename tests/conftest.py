@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # Test modules that import keras before attar.train would otherwise ask Keras for its own default, TensorFlow.
 os.environ.setdefault("KERAS_BACKEND", "torch")
+# A shell's background jobs ignore Ctrl-C, and would hand that on to every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
