@@ -59,6 +59,7 @@ OTHERS: dict[str, Any] = {
     "adversarial": "non-saturating",
     "adversarial_weight": 0.25,
     "adversarial_warmup": 6,
+    "prior_only": True,
     "clip_norm": 0.0,
     "average": 0.5,
     "patience": 0,
