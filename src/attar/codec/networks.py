@@ -14,15 +14,18 @@ from attar.codec.bundle import Bundle
 from attar.codec.manifest import Hyperprior
 from attar.codec.onnxfile import read_graph
 from attar.codec.reach import Reach, UnboundedError, reach_of
-from attar.codec.tiling import Area, Plane, everything
+from attar.codec.split import split
+from attar.codec.tiling import Area, Kept, Plane, everything
 from attar.errors import BundleError
 
-__all__ = ["Networks"]
+__all__ = ["Begun", "Networks"]
 
 MOST_WHOLE_PIXELS = 1 << 25
 """Larger images are not run through a network of unbounded reach: no machine has the memory."""
 
 Floats = NDArray[np.float32]
+Begun = dict[str, NDArray[Any]]
+"""Tensors that a network goes on from, by name."""
 
 
 class Networks:
@@ -35,6 +38,7 @@ class Networks:
         self.bundle, self.threads = bundle, threads
         self.sessions: dict[str, onnxruntime.InferenceSession] = {}
         self.reaches: dict[str, Reach | UnboundedError] = {}
+        self.cuts: dict[str, tuple[str, ...]] = {}
         self.frugal = onnxruntime.RunOptions()
         self.frugal.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
@@ -43,19 +47,65 @@ class Networks:
 
         ``frugal``: give the memory that it took back at once, rather than keep it for the next run.
         """
-        session = self.sessions.get(name) or self.sessions.setdefault(name, self._session(name))
+        return self.finish(name, self.begin(name, inputs, frugal=frugal), inputs, frugal=frugal)
+
+    def begin(self, name: str, inputs: Mapping[str, NDArray[Any]], *, frugal: bool = False) -> Begun:
+        """Run the part of a network that the input ``quality`` has no say in: what :meth:`finish` goes on from.
+
+        Where a network has no such part, these are the inputs themselves.
+        """
+        if not self.is_cut(name):
+            return dict(inputs)
+        return dict(zip(self._cut(name), self._results(f"{name}, begun", inputs, frugal), strict=True))
+
+    def finish(
+        self, name: str, begun: Begun, inputs: Mapping[str, NDArray[Any]], *, frugal: bool = False
+    ) -> Floats:
+        """The output of a network that has begun. It always runs so: the output is the same however often."""
+        network = f"{name}, finished" if self.is_cut(name) else name
+        (result,) = self._results(network, {**inputs, **begun}, frugal)
+        if result.dtype != np.float32:
+            raise BundleError(f"{self.bundle.source}: the network gave {result.dtype}; float32 expected")
+        return result
+
+    def is_cut(self, name: str) -> bool:
+        """Whether a network has a part that can be run once for all qualities."""
+        return bool(self._cut(name))
+
+    def _cut(self, name: str) -> tuple[str, ...]:
+        """The tensors that are handed over from one half of a network to the other; none where it is whole."""
+        if name not in self.cuts:
+            self.cuts[name] = self._halved(name) if name == "analysis" else ()
+        return self.cuts[name]
+
+    def _halved(self, name: str) -> tuple[str, ...]:
+        halves = split(self.bundle.graphs[name], "quality")
+        if halves is None:
+            return ()
+        try:
+            early = self._session(halves.early, name)
+            late = halves.late([item.type for item in early.get_outputs()])
+            if late is None:
+                return ()
+            self.sessions[f"{name}, finished"] = self._session(late, name)
+        except BundleError:  # the whole network may do
+            return ()
+        self.sessions[f"{name}, begun"] = early
+        return halves.cut
+
+    def _results(self, network: str, inputs: Mapping[str, NDArray[Any]], frugal: bool) -> list[NDArray[Any]]:
+        session = self.sessions.get(network)
+        if session is None:
+            session = self.sessions.setdefault(network, self._session(self.bundle.graphs[network], network))
         wanted = {item.name for item in session.get_inputs()}
         try:
             given = {key: inputs[key] for key in inputs if key in wanted}
-            (result,) = session.run(None, given, self.frugal if frugal else None)
+            return session.run(None, given, self.frugal if frugal else None)  # type: ignore[no-any-return]
         except Exception as error:
             sizes = ", ".join(f"{key} {values.shape}" for key, values in inputs.items())
             raise BundleError(
                 f"{self.bundle.source}: the network failed on {sizes}: {_first_line(error)}"
             ) from error
-        if result.dtype != np.float32:
-            raise BundleError(f"{self.bundle.source}: the network gave {result.dtype}; float32 expected")
-        return result  # type: ignore[no-any-return]
 
     def run_on(
         self,
@@ -63,11 +113,12 @@ class Networks:
         area: Area,
         planes: Mapping[str, Plane],
         others: Mapping[str, NDArray[Any]] | None = None,
+        kept: Kept | None = None,
     ) -> Floats:
         """The part ``area`` of the output of a network for one image, (h, w, C), from the part that decides it.
 
-        ``planes``: its inputs that have rows and columns; ``others``: the rest. Raises :class:`BundleError`,
-        also where the whole of a large image would be needed.
+        ``planes``: its inputs that have rows and columns; ``others``: the rest. ``kept`` has, and is given, what
+        of the network has begun. Raises :class:`BundleError`, also where the whole of a large image would be needed.
         """
         size = next(iter(planes.values())).shape
         ratio = self._ratio(name)
@@ -76,8 +127,13 @@ class Networks:
             needed, origin = self.window(name, area, size)
             frugal = True
         self._check_memory(name, needed)
-        inputs = {key: _as_input(plane.read(needed)) for key, plane in planes.items()}
-        result = self.run(name, {**inputs, **(others or {})}, frugal=frugal)
+        begun = None if kept is None else kept.get(area)
+        if begun is None:
+            inputs = {key: _as_input(plane.read(needed)) for key, plane in planes.items()}
+            begun = self.begin(name, {**inputs, **(others or {})}, frugal=frugal)
+            if kept is not None and self.is_cut(name):
+                kept.put(area, begun)
+        result = self.finish(name, begun, others or {}, frugal=frugal)
         expected = (1, *(int(length / ratio) for length in needed.size))
         if result.ndim != 4 or result.shape[:3] != expected:
             raise BundleError(
@@ -139,7 +195,7 @@ class Networks:
                 f"memory for {pixels} pixels at once; at most {MOST_WHOLE_PIXELS} are tried: use a smaller image"
             )
 
-    def _session(self, name: str) -> onnxruntime.InferenceSession:
+    def _session(self, graph: bytes, name: str) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         # Threads of a network that is done would spin beside those of the next one, at twice the time for all.
@@ -147,9 +203,7 @@ class Networks:
         if self.threads is not None:
             options.intra_op_num_threads = self.threads
         try:
-            return onnxruntime.InferenceSession(
-                self.bundle.graphs[name], options, providers=["CPUExecutionProvider"]
-            )
+            return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise BundleError(
                 f"{self.bundle.source}: {name}.onnx cannot be loaded: {_first_line(error)}"

@@ -15,7 +15,18 @@ from numpy.typing import NDArray
 
 from attar.errors import BundleError
 
-__all__ = ["Graph", "Node", "Tensor", "check_self_contained", "read_graph"]
+__all__ = [
+    "Graph",
+    "MalformedError",
+    "Node",
+    "Tensor",
+    "bodies",
+    "check_self_contained",
+    "fields",
+    "read_graph",
+    "read_node",
+    "text",
+]
 
 MESSAGES: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -85,7 +96,7 @@ def _has_external(data: memoryview, message: str, depth: int) -> bool:
     """Whether a tensor anywhere in ``message`` has external data."""
     if depth > MAX_DEPTH:
         raise MalformedError(f"nested deeper than {MAX_DEPTH}")
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if message == "tensor" and (number == EXTERNAL_DATA or (number == DATA_LOCATION and value != 0)):
             return True
         inner = MESSAGES[message].get(number)
@@ -97,7 +108,7 @@ def _has_external(data: memoryview, message: str, depth: int) -> bool:
     return False
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field: an int for a varint, else its bytes."""
     at = 0
     while at < len(data):
@@ -138,32 +149,33 @@ def read_graph(data: bytes, source: str) -> Graph:
         constants: dict[str, Tensor] = {}
         inputs: dict[str, tuple[int, ...]] = {}
         outputs: list[str] = []
-        for graph in _bodies(memoryview(data), 7):
-            nodes += [_node(value) for value in _bodies(graph, 1)]
-            constants |= {_text(value, 8): _tensor(value) for value in _bodies(graph, 5)}
-            inputs |= {_text(value, 1): _declared_shape(value) for value in _bodies(graph, 11)}
-            outputs += [_text(value, 1) for value in _bodies(graph, 12)]
+        for graph in bodies(memoryview(data), 7):
+            nodes += [read_node(value) for value in bodies(graph, 1)]
+            constants |= {text(value, 8): _tensor(value) for value in bodies(graph, 5)}
+            inputs |= {text(value, 1): _declared_shape(value) for value in bodies(graph, 11)}
+            outputs += [text(value, 1) for value in bodies(graph, 12)]
     except MalformedError as error:
         raise BundleError(f"{source}: not an ONNX file, or damaged: {error}") from error
     free = {name: shape for name, shape in inputs.items() if name not in constants}
     return Graph(tuple(nodes), constants, free, tuple(outputs))
 
 
-def _node(data: memoryview) -> Node:
-    inputs = tuple(_decoded(value) for value in _bodies(data, 1))
-    outputs = tuple(_decoded(value) for value in _bodies(data, 2))
-    domain = _text(data, 7)
-    kind = _text(data, 4) if domain in ("", "ai.onnx") else f"{domain}.{_text(data, 4)}"
-    attributes = {_text(value, 1): _attribute(value) for value in _bodies(data, 5)}
+def read_node(data: memoryview) -> Node:
+    """The operation in the bytes of a node; raises :class:`MalformedError`."""
+    inputs = tuple(_decoded(value) for value in bodies(data, 1))
+    outputs = tuple(_decoded(value) for value in bodies(data, 2))
+    domain = text(data, 7)
+    kind = text(data, 4) if domain in ("", "ai.onnx") else f"{domain}.{text(data, 4)}"
+    attributes = {text(value, 1): _attribute(value) for value in bodies(data, 5)}
     return Node(kind, inputs, outputs, attributes)
 
 
 def _attribute(data: memoryview) -> Attribute:
     """The value of an attribute; floats, which nothing here asks for, become an empty tuple."""
-    for tensor in _bodies(data, 5):
+    for tensor in bodies(data, 5):
         return _tensor(tensor)
-    for text in _bodies(data, 4):
-        return bytes(text)
+    for string in bodies(data, 4):
+        return bytes(string)
     numbers = _integers(data, 8)
     single = _integers(data, 3)
     return single[0] if single and not numbers else tuple(numbers)
@@ -178,7 +190,7 @@ def _tensor(data: memoryview) -> Tensor:
     if kind is None or count > MOST_VALUES:
         return Tensor(shape)
     name, size, field = kind
-    raw = b"".join(bytes(part) for part in _bodies(data, 9))
+    raw = b"".join(bytes(part) for part in bodies(data, 9))
     if len(raw) == count * size:
         values = np.frombuffer(raw, name).astype(np.int64)
     else:
@@ -191,16 +203,16 @@ def _tensor(data: memoryview) -> Tensor:
 def _declared_shape(data: memoryview) -> tuple[int, ...]:
     """Shape in a description of an input: of its type, the tensor, the shape, each dimension its number."""
     shape: list[int] = []
-    for kind in _bodies(data, 2):
-        for tensor in _bodies(kind, 1):
-            for dimensions in _bodies(tensor, 2):
-                shape += [next(iter(_integers(size, 1)), -1) for size in _bodies(dimensions, 1)]
+    for kind in bodies(data, 2):
+        for tensor in bodies(kind, 1):
+            for dimensions in bodies(tensor, 2):
+                shape += [next(iter(_integers(size, 1)), -1) for size in bodies(dimensions, 1)]
     return tuple(shape)
 
 
-def _bodies(data: memoryview, wanted: int) -> Iterator[memoryview]:
+def bodies(data: memoryview, wanted: int) -> Iterator[memoryview]:
     """Every field of that number that has a length."""
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number == wanted and isinstance(value, memoryview):
             yield value
 
@@ -208,7 +220,7 @@ def _bodies(data: memoryview, wanted: int) -> Iterator[memoryview]:
 def _integers(data: memoryview, wanted: int) -> list[int]:
     """Every integer of the fields of that number, packed or one by one."""
     found: list[int] = []
-    for number, value in _fields(data):
+    for number, value in fields(data):
         if number != wanted:
             continue
         if isinstance(value, int):
@@ -226,8 +238,9 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _text(data: memoryview, wanted: int) -> str:
-    return next((_decoded(value) for value in _bodies(data, wanted)), "")
+def text(data: memoryview, wanted: int) -> str:
+    """The first field of that number, as text; empty where there is none."""
+    return next((_decoded(value) for value in bodies(data, wanted)), "")
 
 
 def _decoded(data: memoryview) -> str:

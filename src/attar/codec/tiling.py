@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Area", "Derived", "Held", "Padded", "Plane", "Tiled", "everything", "give_back"]
+__all__ = ["Area", "Derived", "Held", "Kept", "Padded", "Plane", "Tiled", "everything", "give_back"]
 
 Array = NDArray[Any]
 
@@ -173,6 +173,25 @@ class Tiled:
         """Drop the tiles above ``row``: no row above it will be read again."""
         for tile in [tile for tile in self.kept if tile.bottom <= row]:
             del self.kept[tile]
+
+
+class Kept:
+    """Arrays by the area that they were made for, until there are ``most`` bytes of them; then no more are kept."""
+
+    def __init__(self, most: int) -> None:
+        self.room = most
+        self.arrays: dict[Area, dict[str, Array]] = {}
+
+    def get(self, area: Area) -> dict[str, Array] | None:
+        """What was kept of an area."""
+        return self.arrays.get(area)
+
+    def put(self, area: Area, arrays: dict[str, Array]) -> None:
+        """Keep the arrays of an area, if there is room."""
+        size = sum(array.nbytes for array in arrays.values())
+        if size <= self.room and area not in self.arrays:
+            self.room -= size
+            self.arrays[area] = {name: _apart(array) for name, array in arrays.items()}
 
 
 def give_back() -> None:
