@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attar.errors import ImageError
-from attar.measure.metrics import MS_SSIM_MIN_SIDE, luma, ms_ssim, psnr, psnr_summed, similarities, ssim
+from attar.measure.metrics import (
+    MS_SSIM_MIN_SIDE,
+    luma,
+    ms_ssim,
+    psnr,
+    psnr_of_strips,
+    psnr_summed,
+    similarities,
+    ssim,
+    ssim_of_strips,
+)
 
 
 def scene(height, width, channels=3, seed=0):
@@ -196,3 +207,40 @@ def test_bad_input_says_what_was_expected(message):
     for metric in (psnr, psnr_summed, ssim, ms_ssim):
         with pytest.raises(ImageError, match=message):
             metric(*BAD[message])
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 40), st.sampled_from([1, 3])),
+    st.lists(st.integers(1, 30), min_size=70, max_size=70),
+)
+def test_strips_give_what_the_whole_image_gives(shape, heights):
+    a = scene(*shape)
+    b = damaged(a)
+    ends = np.minimum(np.cumsum(heights), shape[0])
+    strips = [b[start:end] for start, end in zip((0, *ends), ends, strict=False) if start < end]
+    assert psnr_of_strips(a, iter(strips)) == pytest.approx(psnr(a, b), abs=1e-9)
+    assert ssim_of_strips(a, iter(strips)) == pytest.approx(ssim(a, b), abs=1e-12)
+    assert psnr_of_strips(a, [a]) is None
+    assert ssim_of_strips(a, [a]) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("measure", [psnr_of_strips, ssim_of_strips])
+def test_strips_that_are_not_the_image_are_refused(measure):
+    a = scene(40, 30)
+    with pytest.raises(ImageError, match="strips of 39 rows together, of an image of 40"):
+        measure(a, [a[:20], a[20:39]])
+    with pytest.raises(ImageError, match="unequal shapes"):
+        measure(a, [a[:20], a[20:], a[:1]])
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim])
+def test_a_large_image_is_never_all_in_floats(measure):
+    a = np.zeros((2000, 1500, 3), np.uint8)
+    b = a.copy()
+    tracemalloc.start()
+    try:
+        measure(a, b)
+        assert tracemalloc.get_traced_memory()[1] < 4 * a.nbytes  # both as float64 have 16 times as many
+    finally:
+        tracemalloc.stop()

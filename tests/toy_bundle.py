@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from attar.codec import bundle
 from attar.codec.bundle import Latent, Manifest
@@ -135,6 +135,33 @@ def photo_graphs(per_colour: int = 10, stride: int = 8, step: float = 0.06) -> d
     return {"analysis": analysis, "synthesis": synthesis}
 
 
+def rated_graphs() -> dict[str, bytes]:
+    """Those of :func:`photo_graphs`, with a gain at the latent that follows the input ``quality``."""
+    node, graphs = helper.make_node, {}
+    for name, data in photo_graphs().items():
+        model = ModelProto.FromString(data)
+        graph = model.graph
+        gain = [
+            node("Mul", ["quality", "slope"], ["rise"]),
+            node("Exp", ["rise"], ["flat_gain"]),
+            node("Reshape", ["flat_gain", "four"], ["gain"]),
+        ]
+        first, last = graph.node[0], graph.node[-1]
+        if name == "analysis":
+            last.output[0] = "plain"
+            graph.node.extend([*gain, node("Mul", ["plain", "gain"], ["latent"])])
+        else:
+            first.input[0] = "plain"
+            rest = [*gain, node("Div", ["symbols", "gain"], ["plain"]), *graph.node]
+            del graph.node[:]
+            graph.node.extend(rest)
+        graph.input.append(helper.make_tensor_value_info("quality", F, ["B"]))
+        for key, value in {"slope": np.float32(1.5), "four": np.array([-1, 1, 1, 1], np.int64)}.items():
+            graph.initializer.append(numpy_helper.from_array(np.asarray(value), key))
+        graphs[name] = model.SerializeToString()
+    return graphs
+
+
 def digits_manifest(**changes: object) -> Manifest:
     fields: dict = {
         "name": "toy-digits",
@@ -176,6 +203,12 @@ def write_digits(path: Path) -> str:
 
 def write_photo(path: Path) -> str:
     return bundle.write(path, manifest=photo_manifest(), graphs=photo_graphs(), tables=photo_tables())
+
+
+def write_rated(path: Path) -> str:
+    """A codec of variable rate, 1 to 100."""
+    manifest = photo_manifest(name="toy-rated", qualities=(1, 100))
+    return bundle.write(path, manifest=manifest, graphs=rated_graphs(), tables=photo_tables())
 
 
 def digit(seed: int = 0) -> NDArray[np.uint8]:

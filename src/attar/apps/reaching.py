@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,30 +19,33 @@ __all__ = ["compress_to", "scorer"]
 
 
 def compress_to(target: Target, codec: Codec, picture: Picture, effort: int = 0) -> bytes:
-    """The file of a picture, at the best setting that keeps to ``target``."""
+    """The file of a picture, at the best setting that keeps to ``target``; what no quality matters to is done once."""
+    prepared = codec.prepared(picture)
 
     def attempt(quality: int) -> bytes:
-        return codec.compress(picture, quality=quality or None, effort=effort)
+        return prepared.compress(quality or None, effort=effort)
 
-    score = scorer(target, picture.pixels, lambda data: codec.decode(data).pixels)
+    score = scorer(target, picture.pixels, prepared.strips)
     return reach(target, codec.manifest.qualities or (0, 0), attempt, score)
 
 
 def scorer(
-    target: Target, pixels: NDArray[np.uint8], decode: Callable[[bytes], NDArray[Any]]
+    target: Target, pixels: NDArray[np.uint8], decode: Callable[[bytes], Iterable[NDArray[np.uint8]]]
 ) -> Callable[[bytes], float]:
     """The size or quality of a file of the image ``pixels``, in the unit of ``target``.
 
-    ``decode`` gives a file's pixels; it is only asked for targets of quality. Identical images score infinity.
+    ``decode`` gives a file's pixels, in strips of rows from the top; it is only asked for targets of quality.
+    Identical images score infinity.
     """
     from attar.measure import metrics
 
     def score(data: bytes) -> float:
-        if target.limits_size:
-            return (
-                len(data) if target.kind == "bytes" else 8 * len(data) / (pixels.shape[0] * pixels.shape[1])
-            )
-        found = getattr(metrics, target.kind)(pixels, decode(data))
-        return math.inf if found is None else float(found)
+        if target.kind == "bytes":
+            return len(data)
+        if target.kind == "bpp":
+            return 8 * len(data) / (pixels.shape[0] * pixels.shape[1])
+        measure = metrics.psnr_of_strips if target.kind == "psnr" else metrics.ssim_of_strips
+        found = measure(pixels, decode(data))
+        return math.inf if found is None else found
 
     return score

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import IO, Any
 
@@ -25,16 +25,17 @@ from attar.codec import bundle as bundles
 from attar.codec import chunks, container, images
 from attar.codec.bits import Tally
 from attar.codec.bundle import Bundle
-from attar.codec.container import Chunk, Container, Header
+from attar.codec.container import Chunk, Container
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.images import Picture
 from attar.codec.large import LargeCoder, Region, area_of
 from attar.codec.latents import LatentCoder
 from attar.codec.manifest import Hyperprior
-from attar.codec.networks import Networks
+from attar.codec.networks import Begun, Networks
+from attar.codec.prepared import Prepared
 from attar.codec.refine import MAX_EFFORT, MAX_SYMBOLS, Refiner
 from attar.codec.tiling import Area, everything
-from attar.codec.values import check_latent, levels, to_gray, to_pixels, to_symbols
+from attar.codec.values import as_coded, check_latent, levels, to_pixels, to_symbols
 from attar.errors import BundleError, FormatError, ImageError, ModelMissingError, TargetError
 
 __all__ = ["Codec", "load"]
@@ -114,25 +115,21 @@ class Codec:
         strip: bool = False,
     ) -> list[bytes]:
         """A file for each image; images of equal size go through the network together."""
-        level = self._level(quality)
-        if not 0 <= effort <= MAX_EFFORT:
-            raise TargetError(f"effort {effort}: expected 0 to {MAX_EFFORT}")
-        pictures = [self._accepted(source, convert) for source in sources]
+        level = self.level(quality, effort)
+        pictures = [self._accepted(source, convert, strip) for source in sources]
         files: list[bytes] = [b""] * len(pictures)
-        pictures = [picture.stripped() if strip else picture for picture in pictures]
         for places in _batches([picture.pixels.shape for picture in pictures]):
-            if self._is_large(pictures[places[0]].pixels.shape):
-                for place in places:
-                    files[place] = self._compress_large(pictures[place], level)
-                continue
-            batch = np.stack([self.prepare(pictures[place].pixels) for place in places])
-            found = self.analyse(batch, level)
-            if effort and self._refiner is not None:
-                found = self._refiner.refine(batch, found, effort)
-            for place, symbols in zip(places, found, strict=True):
-                start, header = self._header(pictures[place], level)
-                files[place] = _packed(pictures[place], header, self.latents.encode(symbols, start))
+            found = Prepared(self, [pictures[place] for place in places]).files(level, effort)
+            for place, data in zip(places, found, strict=True):
+                files[place] = data
         return files
+
+    def prepared(self, image: Source, *, convert: bool = False, strip: bool = False) -> Prepared:
+        """An image that is to be compressed at several qualities: ``prepared(image).compress(quality)``.
+
+        Each gives the bytes that :meth:`compress` does, and only what depends on the quality is done for each.
+        """
+        return Prepared(self, [self._accepted(image, convert, strip)], again=True)
 
     def decompress(
         self, data: bytes, *, max_pixels: int = container.MAX_PIXELS, region: Region | None = None
@@ -176,7 +173,7 @@ class Codec:
         pictures: dict[int, Picture] = {}
         for places in _batches([(part.header.height, part.header.width) for part in parts]):
             header = parts[places[0]].header
-            if self._is_large((header.height, header.width)):
+            if self.is_large((header.height, header.width)):
                 for place in places:
                     pictures[place] = self._decode_area(
                         parts[place], everything((header.height, header.width))
@@ -187,6 +184,20 @@ class Codec:
             for place, pixels in zip(places, self.synthesise(batch, qualities), strict=True):
                 pictures[place] = _finished(pixels, parts[place], everything((header.height, header.width)))
         return [pictures[place] for place in range(len(parts))]
+
+    def strips(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> Iterator[NDArray[np.uint8]]:
+        """Pixels (h, W, C) without alpha of a file, in strips of whole rows from the top.
+
+        Together they are those of :meth:`decode`; a large image is never all in memory. Raises as that does.
+        """
+        part = self.unpack(data, max_pixels=max_pixels)
+        header = part.header
+        if not self.is_large((header.height, header.width)):
+            yield self.decode(data, max_pixels=max_pixels).pixels
+            return
+        large, size = self.large(), (header.height, header.width)
+        latent = large.opened(part.chunks[Chunk.LATENTS], part.header_bytes, size)
+        yield from large.strips(latent, size, header.quality, header.channels)
 
     def unpack(self, data: bytes, *, max_pixels: int = container.MAX_PIXELS) -> Container:
         """Take a file of this codec's model apart and check all of it but the symbols."""
@@ -226,12 +237,17 @@ class Codec:
         padded = images.pad(pixels, *self.manifest.padded_size(*pixels.shape[:2]))
         return np.repeat(padded, 3, axis=2) if pixels.shape[2] < self.manifest.channels else padded
 
-    def analyse(self, images: NDArray[np.uint8], quality: int = 0) -> NDArray[Any]:
+    def analyse(
+        self, images: NDArray[np.uint8], quality: int = 0, begun: Begun | None = None
+    ) -> NDArray[Any]:
         """Symbols int32 (B, ..., L) of images uint8 (B, H, W, C) that are already padded.
 
         For a hyperprior: the latent, float32 (B, h, w, L), whose residuals are rounded when it is coded.
+        ``begun``: of these images, what :meth:`Networks.begin` gave.
         """
-        latent = self.networks.run("analysis", {"image": images, "quality": levels([quality] * len(images))})
+        given: dict[str, NDArray[Any]] = {"image": images, "quality": levels([quality] * len(images))}
+        begun = self.networks.begin("analysis", given) if begun is None else begun
+        latent = self.networks.finish("analysis", begun, given)
         expected = (len(images), *self.manifest.latent_shape(*images.shape[1:3]))
         check_latent(latent, expected, self.bundle.source)
         return latent if isinstance(self.manifest.entropy, Hyperprior) else to_symbols(latent)
@@ -253,30 +269,20 @@ class Codec:
         shape = self.manifest.latent_shape(part.header.height, part.header.width)
         return self.latents.decode(part.chunks[Chunk.LATENTS], part.header_bytes, shape)
 
-    def _header(self, picture: Picture, quality: int) -> tuple[bytes, Header]:
-        """The first bytes of a file, and what they say."""
-        height, width, colours = picture.pixels.shape
-        channels = colours + (picture.alpha is not None)
-        header = Header(channels, width, height, self.bundle.short_id, quality)
-        return container.write_header(header), header
-
-    def _is_large(self, size: Sequence[int]) -> bool:
+    def is_large(self, size: Sequence[int]) -> bool:
         """Whether an image of (height, width, ...) goes through the networks in tiles."""
         return self.manifest.latent.stride is not None and size[0] * size[1] > MAX_WHOLE_PIXELS
 
-    def _large(self) -> LargeCoder:
+    def large(self) -> LargeCoder:
+        """What codes such images."""
         return LargeCoder(self.networks, self.latents, NETWORK_TILE)
-
-    def _compress_large(self, picture: Picture, quality: int) -> bytes:
-        start, header = self._header(picture, quality)
-        return _packed(picture, header, self._large().encode(picture.pixels, start, quality))
 
     def _decode_area(self, part: Container, area: Area) -> Picture:
         """The picture in an area of the image, from what that area depends on."""
-        large, header = self._large(), part.header
+        large, header = self.large(), part.header
         size = (header.height, header.width)
         latent = large.opened(part.chunks[Chunk.LATENTS], part.header_bytes, size)
-        pixels = large.paint(latent, area, header.quality, gray=header.channels < 3)
+        pixels = large.paint(latent, area, header.quality, header.channels)
         return Picture(pixels, **_beside_pixels(part, area))
 
     def _go_through(self, part: Container, tally: Tally | None = None) -> None:
@@ -287,12 +293,14 @@ class Codec:
             if tally:
                 tally.add_factorized(symbols, everything(symbols.shape) if symbols.ndim == 3 else None)
             return
-        tiled, body = self._is_large(size), part.chunks[Chunk.LATENTS]
-        large = self._large()
+        tiled, body = self.is_large(size), part.chunks[Chunk.LATENTS]
+        large = self.large()
         large.go_through(large.opened(body, part.header_bytes, size, tiled=tiled, tally=tally))
 
-    def _level(self, quality: int | None) -> int:
-        """The quality as the header has it: 0 for a single rate."""
+    def level(self, quality: int | None, effort: int = 0) -> int:
+        """The quality as the header has it: 0 for a single rate. Raises :class:`TargetError`, also for ``effort``."""
+        if not 0 <= effort <= MAX_EFFORT:
+            raise TargetError(f"effort {effort}: expected 0 to {MAX_EFFORT}")
         if self.manifest.qualities is None:
             if quality is None:
                 return 0
@@ -307,7 +315,7 @@ class Codec:
             )
         return int(quality)
 
-    def _accepted(self, source: Source, convert: bool) -> Picture:
+    def _accepted(self, source: Source, convert: bool, strip: bool) -> Picture:
         if isinstance(source, Picture):
             picture = source
         else:
@@ -319,7 +327,7 @@ class Codec:
         if fault := self.refusal(picture.pixels.shape[:2], picture.pixels.shape[2]):
             name = f"{source}: " if isinstance(source, (str, os.PathLike)) else ""
             raise ImageError(f"{name}{fault}")
-        return picture
+        return picture.stripped() if strip else picture
 
     def refusal(self, size: tuple[int, ...], channels: int) -> str | None:
         """Why images of ``size`` (height, width) and 1 or 3 ``channels`` are not taken; None where they are."""
@@ -338,7 +346,7 @@ class Codec:
         return LatentCoder(self.manifest, self.bundle.tables)
 
     @cached_property
-    def _refiner(self) -> Refiner | None:
+    def refiner(self) -> Refiner | None:
         """The search of higher efforts, for latents that are short vectors."""
         latent = self.manifest.latent
         short = latent.stride is None and not latent.shape and latent.channels <= MAX_SYMBOLS
@@ -359,17 +367,6 @@ def _batches(shapes: Sequence[tuple[int, ...]]) -> list[list[int]]:
     return batches
 
 
-def _packed(picture: Picture, header: Header, latents: bytes) -> bytes:
-    """The bytes of a file of a picture whose latents are coded."""
-    bodies = {Chunk.LATENTS: latents}
-    if picture.alpha is not None:
-        bodies[Chunk.ALPHA] = chunks.pack_alpha(picture.alpha)
-    for kind, body in ((Chunk.ICC, picture.icc), (Chunk.EXIF, picture.exif), (Chunk.XMP, picture.xmp)):
-        if body:
-            bodies[kind] = chunks.pack_metadata(body, kind)
-    return container.pack(header, bodies)
-
-
 def _finished(pixels: NDArray[np.uint8], part: Container, area: Area) -> Picture:
     """The picture in an area of an image from the padded pixels (H, W, C) of its model."""
     height, width, channels = part.header.height, part.header.width, part.header.channels
@@ -377,10 +374,7 @@ def _finished(pixels: NDArray[np.uint8], part: Container, area: Area) -> Picture
         raise FormatError(
             f"the model gave {pixels.shape[1]} x {pixels.shape[0]} pixels for {width} x {height}"
         )
-    cropped = pixels[area.within()]
-    if channels < 3 and cropped.shape[2] == 3:
-        cropped = to_gray(cropped)
-    return Picture(cropped, **_beside_pixels(part, area))
+    return Picture(as_coded(pixels[area.within()], channels), **_beside_pixels(part, area))
 
 
 def _beside_pixels(part: Container, area: Area) -> dict[str, Any]:

@@ -50,11 +50,16 @@ class HyperCoder:
         self.coder = EntropyCoder(tables)
         self.name = manifest.name
 
-    def encode(self, latent: Floats, header: bytes) -> bytes:
-        """Body of the chunk for a latent that the analysis gave, bound to ``header`` by its checksums."""
-        return self.encode_plane(Held(latent), header)
+    def encode(self, latent: Floats, header: bytes, out: Floats | None = None) -> bytes:
+        """Body of the chunk for a latent that the analysis gave, bound to ``header`` by its checksums.
 
-    def encode_plane(self, latent: Plane, header: bytes, *, tiled: bool = False) -> bytes:
+        ``out``, of the latent's shape, is given what :meth:`decode` will give.
+        """
+        return self.encode_plane(Held(latent), header, out=out)
+
+    def encode_plane(
+        self, latent: Plane, header: bytes, *, tiled: bool = False, out: Floats | None = None
+    ) -> bytes:
         """:meth:`encode` of a latent that is read tile by tile; if ``tiled``, networks run on tiles, too."""
         source = _Encoding(self, latent)
         walk = _Walk(self, latent.shape, source, tiled)
@@ -62,7 +67,9 @@ class HyperCoder:
         for number, area in enumerate(everything(latent.shape).tiles(tile_side(self.stride))):
             if area.left == 0:
                 walk.forget(area.top, area.top)
-            walk.latent.make(area)
+            decoded = walk.latent.make(area)
+            if out is not None:
+                out[area.within()] = decoded
             streams.append(self.coder.encode(source.sections.pop(area), tile_context(header, number)))
         return join_streams(streams)
 

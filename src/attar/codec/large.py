@@ -6,6 +6,8 @@ symbols are those that the networks would give for the whole image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,8 +16,8 @@ from attar.codec.container import Header
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.latents import LatentCoder, OpenLatent
 from attar.codec.networks import Networks
-from attar.codec.tiling import Area, Padded, Tiled, everything, give_back
-from attar.codec.values import check_latent, levels, to_gray, to_pixels, to_symbols
+from attar.codec.tiling import Area, Kept, Padded, Tiled, everything, give_back
+from attar.codec.values import as_coded, check_latent, levels, to_pixels, to_symbols
 from attar.errors import ImageError
 
 __all__ = ["LargeCoder", "Region", "area_of"]
@@ -33,15 +35,18 @@ class LargeCoder:
         self.stride = self.manifest.latent.stride or 1
         self.side = max(1, side // self.stride) * self.stride
 
-    def encode(self, pixels: Pixels, header: bytes, quality: int) -> bytes:
-        """Body of the chunk for pixels (H, W, C), bound to ``header``. Raises :class:`BundleError`."""
+    def encode(self, pixels: Pixels, header: bytes, quality: int, kept: Kept | None = None) -> bytes:
+        """Body of the chunk for pixels (H, W, C), bound to ``header``. Raises :class:`BundleError`.
+
+        ``kept`` has, and is given, what of the analysis is the same at every quality.
+        """
         size = self.manifest.padded_size(*pixels.shape[:2])
         image = Padded(pixels, size, self.manifest.channels)
         shape, others = self.manifest.latent_shape(*size), {"quality": levels([quality])}
         source = self.networks.bundle.source
 
         def analysed(area: Area) -> NDArray[np.float32]:
-            latent = self.networks.run_on("analysis", area, {"image": image}, others)
+            latent = self.networks.run_on("analysis", area, {"image": image}, others, kept)
             check_latent(latent, (*area.size, shape[-1]), source)
             return latent
 
@@ -76,12 +81,38 @@ class LargeCoder:
                 latent.forget(tile.top, tile.top)
             latent.read(tile)
 
-    def paint(self, latent: OpenLatent, area: Area, quality: int, *, gray: bool) -> Pixels:
-        """Pixels (h, w, C) in an area of the image. Raises :class:`BundleError` and :class:`FormatError`."""
+    def paint(self, latent: OpenLatent, area: Area, quality: int, channels: int) -> Pixels:
+        """Pixels (h, w, C) in an area of an image of that many channels, alpha included.
+
+        Raises :class:`BundleError` and :class:`FormatError`.
+        """
+        out: Pixels = np.empty(0, np.uint8)
+        for tile, painted in self._painted(latent, area, quality, channels):
+            if not out.size:
+                out = np.empty((*area.size, painted.shape[2]), np.uint8)
+            out[tile.within(area.top, area.left)] = painted
+        give_back()
+        return out
+
+    def strips(
+        self, latent: OpenLatent, size: tuple[int, int], quality: int, channels: int
+    ) -> Iterator[Pixels]:
+        """Pixels (h, W, C) of an image of ``size`` (height, width), in rows of tiles from the top."""
+        row: list[Pixels] = []
+        for tile, painted in self._painted(latent, everything(size), quality, channels):
+            row.append(painted)
+            if tile.right == size[1]:
+                yield np.concatenate(row, axis=1)
+                row = []
+        give_back()
+
+    def _painted(
+        self, latent: OpenLatent, area: Area, quality: int, channels: int
+    ) -> Iterator[tuple[Area, Pixels]]:
+        """The tiles of an area of the image, row by row; what no tile to come needs is forgotten."""
         given = "latent" if isinstance(self.coder, HyperCoder) else "symbols"
         others = {"quality": levels([quality])}
         side = self.networks.side("synthesis", self.side)
-        out: Pixels = np.empty(0, np.uint8)
         read = 0
         for tile in area.tiles(side) if side else [area]:
             needed = latent.sources(self.networks.window("synthesis", tile, latent.shape)[0])
@@ -91,12 +122,7 @@ class LargeCoder:
             for part in latent.tiles(needed):  # so that what the pixels depend on has been checked
                 latent.read(part)
             painted = to_pixels(self.networks.run_on("synthesis", tile, {given: latent}, others))
-            painted = to_gray(painted) if gray and painted.shape[2] == 3 else painted
-            if not out.size:
-                out = np.empty((*area.size, painted.shape[2]), np.uint8)
-            out[tile.within(area.top, area.left)] = painted
-        give_back()
-        return out
+            yield tile, as_coded(painted, channels)
 
 
 def area_of(region: Region, header: Header) -> Area:

@@ -50,8 +50,13 @@ class LatentCoder:
         self.stride = manifest.latent.stride
         self.coder = EntropyCoder(tables)
 
-    def encode(self, symbols: Symbols, header: bytes) -> bytes:
-        """Body of the chunk for int32 symbols of shape (..., L), bound to ``header`` by its checksums."""
+    def encode(self, symbols: Symbols, header: bytes, out: Symbols | None = None) -> bytes:
+        """Body of the chunk for int32 symbols of shape (..., L), bound to ``header`` by its checksums.
+
+        ``out``, of the symbols' shape, is given what :meth:`decode` will give: the same.
+        """
+        if out is not None:
+            out[...] = symbols
         areas = tiles(symbols.shape, self.stride)
         return join_streams([self._encode_tile(symbols[area], header, k) for k, area in enumerate(areas)])
 

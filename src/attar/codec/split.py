@@ -24,7 +24,13 @@ VERSION, GRAPH, OPSET, FUNCTION = 1, 7, 8, 25
 """Fields of a model."""
 SUBGRAPHS = (6, 11)
 """Fields of an attribute that hold graphs, whose nodes may read any tensor outside of them."""
-ELEMENTS = {"tensor(float)": 1, "tensor(int32)": 6, "tensor(int64)": 7, "tensor(bool)": 9, "tensor(float16)": 10}
+ELEMENTS = {
+    "tensor(float)": 1,
+    "tensor(int32)": 6,
+    "tensor(int64)": 7,
+    "tensor(bool)": 9,
+    "tensor(float16)": 10,
+}
 """ONNX Runtime's names of the types that may be cut, and ONNX's numbers of them."""
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """An early half without any of these is not worth a second network."""

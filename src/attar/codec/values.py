@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from attar.codec.tables import INT32
 from attar.errors import BundleError, FormatError
 
-__all__ = ["check_latent", "levels", "to_gray", "to_pixels", "to_symbols"]
+__all__ = ["as_coded", "check_latent", "levels", "to_pixels", "to_symbols"]
 
 
 def levels(qualities: Sequence[int]) -> NDArray[np.float32]:
@@ -44,8 +44,10 @@ def to_pixels(image: NDArray[np.float32]) -> NDArray[np.uint8]:
     return _rounded(image)
 
 
-def to_gray(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pixels (..., 3) as gray, (..., 1): the mean of the colours."""
+def as_coded(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Pixels (..., C) of a network for an image of that many channels, alpha included: gray is a mean of colours."""
+    if channels >= 3 or pixels.shape[-1] != 3:
+        return pixels
     return _rounded(pixels.mean(axis=-1, keepdims=True))
 
 

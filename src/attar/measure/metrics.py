@@ -7,7 +7,7 @@ batch ``(B, H, W, C)``. The peak value (``max_val``) follows from the dtype: 255
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from attar.errors import ImageError
 
-__all__ = ["MS_SSIM_MIN_SIDE", "luma", "ms_ssim", "psnr", "psnr_summed", "similarities", "ssim"]
+__all__ = [
+    "MS_SSIM_MIN_SIDE",
+    "luma",
+    "ms_ssim",
+    "psnr",
+    "psnr_of_strips",
+    "psnr_summed",
+    "similarities",
+    "ssim",
+    "ssim_of_strips",
+]
 
 Array = NDArray[Any]
 Planes = NDArray[np.float64]
@@ -28,7 +38,7 @@ MS_SSIM_MIN_SIDE = (WINDOW - 1) * 2 ** (len(MS_WEIGHTS) - 1) + 1
 """Shortest side, in pixels, whose coarsest of five scales still holds one 11 x 11 window: 161."""
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)
 BLOCK = 1 << 18
-"""Samples filtered at once: keeps the working set in the cache, and memory flat for large images."""
+"""Samples taken at once: keeps the working set in the cache, and memory flat for large images."""
 
 
 def psnr(reference: Array, reconstruction: Array) -> Any:
@@ -40,8 +50,8 @@ def psnr(reference: Array, reconstruction: Array) -> Any:
 
     Raises :class:`attar.errors.ImageError` where shapes, dtypes or values do not fit each other.
     """
-    images, batched = _pair(reference, reconstruction)
-    return _decibels(_squared_error(*images).mean(axis=(1, 2, 3)), batched)
+    a, b, batched = _pair(reference, reconstruction)
+    return _decibels(_squared_errors(a, b).mean(axis=1), batched)
 
 
 def psnr_summed(reference: Array, reconstruction: Array) -> Any:
@@ -50,8 +60,8 @@ def psnr_summed(reference: Array, reconstruction: Array) -> Any:
     Some older code and the system that Attar replaces define PSNR so. It is ``psnr - 10 log10(C)``: 4.77 dB
     less on RGB, equal on gray. Returns and raises as :func:`psnr`.
     """
-    images, batched = _pair(reference, reconstruction)
-    return _decibels(_squared_error(*images).mean(axis=(1, 2)).sum(axis=1), batched)
+    a, b, batched = _pair(reference, reconstruction)
+    return _decibels(_squared_errors(a, b).sum(axis=1), batched)
 
 
 def ssim(reference: Array, reconstruction: Array) -> Any:
@@ -64,9 +74,9 @@ def ssim(reference: Array, reconstruction: Array) -> Any:
 
     Returns a float, or ``(B,)`` for a batch. Raises :class:`attar.errors.ImageError` as :func:`psnr`.
     """
-    (a, b), batched = _pair(reference, reconstruction)
-    full, _ = _ssim_terms(_planes(a), _planes(b))
-    return _per_image(full, a.shape, batched)
+    a, b, batched = _pair(reference, reconstruction)
+    full, _ = _ssim_terms(a, b)
+    return _per_image(full, a, batched)
 
 
 def ms_ssim(reference: Array, reconstruction: Array) -> Any:
@@ -80,25 +90,43 @@ def ms_ssim(reference: Array, reconstruction: Array) -> Any:
     Returns a float, or ``(B,)`` for a batch. Raises :class:`attar.errors.ImageError` as :func:`psnr`, and for
     images whose shorter side is below ``MS_SSIM_MIN_SIDE`` (161) pixels.
     """
-    (a, b), batched = _pair(reference, reconstruction)
-    _, height, width, _ = a.shape
+    a, b, batched = _pair(reference, reconstruction)
+    _, height, width = a.shape
     if min(height, width) < MS_SSIM_MIN_SIDE:
         raise ImageError(
             f"MS-SSIM needs sides of at least {MS_SSIM_MIN_SIDE} pixels (five scales of an 11 x 11 window); "
             f"the image is {width} x {height}: use SSIM"
         )
-    _, several = _both_ssims(_planes(a), _planes(b))
-    return _per_image(several, a.shape, batched)
+    _, several = _both_ssims(a, b)
+    return _per_image(several, a, batched)
 
 
 def similarities(reference: Array, reconstruction: Array) -> tuple[Any, Any]:
     """``(ssim, ms_ssim)`` for the price of the second, which is None where the image is too small for it."""
-    (a, b), batched = _pair(reference, reconstruction)
-    x, y = _planes(a), _planes(b)
-    if min(a.shape[1:3]) < MS_SSIM_MIN_SIDE:
-        return _per_image(_ssim_terms(x, y)[0], a.shape, batched), None
-    one, several = _both_ssims(x, y)
-    return _per_image(one, a.shape, batched), _per_image(several, a.shape, batched)
+    a, b, batched = _pair(reference, reconstruction)
+    if min(a.shape[1:]) < MS_SSIM_MIN_SIDE:
+        return _per_image(_ssim_terms(a, b)[0], a, batched), None
+    one, several = _both_ssims(a, b)
+    return _per_image(one, a, batched), _per_image(several, a, batched)
+
+
+def psnr_of_strips(reference: Array, strips: Iterable[Array]) -> float | None:
+    """:func:`psnr` of one image (H, W, C) and a reconstruction that comes in strips (h, W, C) from the top.
+
+    Neither is ever held as floats, nor the strips together.
+    """
+    total, _ = _of_strips(reference, strips, 1, lambda a, b: _summed_errors(a, b).sum())
+    error: Planes = np.array([total / np.asarray(reference).size])
+    return _decibels(error, False)
+
+
+def ssim_of_strips(reference: Array, strips: Iterable[Array]) -> float:
+    """:func:`ssim` of one image (H, W, C) and a reconstruction that comes in strips (h, W, C) from the top."""
+    size = _window(*np.shape(reference)[:2])
+    total, windows = _of_strips(
+        reference, strips, size, lambda a, b: _ssim_sums(a, b, size)[0].mean() / (a.shape[2] - size + 1)
+    )
+    return float(total / windows)
 
 
 def luma(image: Array) -> NDArray[np.float64]:
@@ -125,8 +153,27 @@ def _max_value(image: Array) -> float:
     raise ImageError(f"a metric takes uint8, uint16, or floats in [0, 1], not {image.dtype}")
 
 
-def _pair(reference: Array, reconstruction: Array) -> tuple[tuple[Planes, Planes], bool]:
-    """Check two images; give both as ``(B, H, W, C)`` float64 in [0, 1], and whether they were a batch."""
+class _Lazy:
+    """Images (B, H, W, C) as planes (B * C, H, W) of float64 in [0, 1], of which only what is read is ever made."""
+
+    def __init__(self, images: Array) -> None:
+        batch, height, width, channels = images.shape
+        self.planes = images.transpose(0, 3, 1, 2)  # (B, C, H, W)
+        self.scale = np.float64(1.0 / _max_value(images))
+        self.shape = (batch * channels, height, width)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> Planes:
+        channels = self.planes.shape[1]
+        wanted = np.arange(*key[0].indices(self.shape[0]))
+        part = self.planes[wanted // channels, wanted % channels, key[1]]
+        return np.multiply(part, self.scale, order="C")
+
+
+Source = Planes | _Lazy
+
+
+def _pair(reference: Array, reconstruction: Array) -> tuple[_Lazy, _Lazy, bool]:
+    """Check two images; give the planes of both, and whether they were a batch."""
     a, b = np.asarray(reference), np.asarray(reconstruction)
     if a.shape != b.shape:
         raise ImageError(f"images of unequal shapes cannot be compared: {a.shape} and {b.shape}")
@@ -145,13 +192,42 @@ def _pair(reference: Array, reconstruction: Array) -> tuple[tuple[Planes, Planes
                 f"a float reference lies in [0, 1]; this one spans [{a.min():g}, {a.max():g}]: scale it"
             )
     shape = {2: (1, *a.shape, 1), 3: (1, *a.shape), 4: a.shape}[a.ndim]
-    scale = 1.0 / max_value
-    return (a.reshape(shape) * np.float64(scale), b.reshape(shape) * np.float64(scale)), a.ndim == 4
+    return _Lazy(a.reshape(shape)), _Lazy(b.reshape(shape)), a.ndim == 4
 
 
-def _squared_error(a: Planes, b: Planes) -> Planes:
-    difference = a - b
-    return np.square(difference, out=difference)
+def _of_strips(
+    reference: Array, strips: Iterable[Array], size: int, measure: Callable[[_Lazy, _Lazy], Any]
+) -> tuple[float, int]:
+    """The sum of a measure of windows of ``size`` rows over all of them, and the number of these rows of windows."""
+    reference = np.asarray(reference)
+    held: Array = reference[:0]
+    total, rows, top = 0.0, 0, 0
+    for strip in strips:
+        held = np.concatenate([held, strip]) if len(held) else np.asarray(strip)
+        if len(held) < size:
+            continue
+        a, b, _ = _pair(reference[top : top + len(held)], held)
+        total += float(measure(a, b))
+        found = len(held) - size + 1
+        rows, top, held = rows + found, top + found, held[found:]
+    if top + len(held) != len(reference):
+        raise ImageError(f"strips of {top + len(held)} rows together, of an image of {len(reference)}")
+    return total, rows
+
+
+def _squared_errors(a: _Lazy, b: _Lazy) -> Planes:
+    """Mean squared error of each channel of each image, (B, C)."""
+    _, height, width = a.shape
+    return _summed_errors(a, b).reshape(a.planes.shape[:2]) / (height * width)
+
+
+def _summed_errors(a: _Lazy, b: _Lazy) -> Planes:
+    """Sum of the squared differences of each plane."""
+    sums = np.zeros(a.shape[0])
+    for planes, rows in _blocks(*a.shape, 1):
+        difference = a[planes, rows] - b[planes, rows]
+        sums[planes] += np.square(difference, out=difference).sum(axis=(1, 2))
+    return sums
 
 
 def _decibels(error: Planes, batched: bool) -> Any:
@@ -161,29 +237,28 @@ def _decibels(error: Planes, batched: bool) -> Any:
     return float(-10 * np.log10(error[0])) if error[0] > 0 else None
 
 
-def _per_image(values: Planes, shape: tuple[int, ...], batched: bool) -> Any:
-    means = values.reshape(shape[0], shape[3]).mean(axis=1)
+def _per_image(values: Planes, images: _Lazy, batched: bool) -> Any:
+    means = values.reshape(images.planes.shape[:2]).mean(axis=1)
     return means if batched else float(means[0])
 
 
-def _planes(images: Planes) -> Planes:
-    """``(B, H, W, C)`` -> contiguous ``(B * C, H, W)``."""
-    b, h, w, c = images.shape
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(b * c, h, w)
-
-
-def _halve(planes: Planes) -> Planes:
+def _halve(planes: Source) -> Planes:
     """2 x 2 averages of ``(P, H, W)``; an odd side repeats its last line first."""
-    _, h, w = planes.shape
-    if h % 2 or w % 2:
-        planes = np.pad(planes, ((0, 0), (0, h % 2), (0, w % 2)), mode="edge")
-    rows = planes[:, ::2] + planes[:, 1::2]
-    return (rows[:, :, ::2] + rows[:, :, 1::2]) * 0.25
+    count, height, width = planes.shape
+    out = np.empty((count, -(-height // 2), -(-width // 2)))
+    step = max(2, BLOCK // width // 2 * 2)
+    for plane in range(count):
+        for top in range(0, height, step):
+            part = planes[slice(plane, plane + 1), slice(top, min(top + step, height))][0]
+            part = np.pad(part, ((0, len(part) % 2), (0, width % 2)), mode="edge")
+            rows = part[::2] + part[1::2]
+            np.multiply(rows[:, ::2] + rows[:, 1::2], 0.25, out=out[plane, top // 2 : top // 2 + len(rows)])
+    return out
 
 
-def _both_ssims(x: Planes, y: Planes) -> tuple[Planes, Planes]:
+def _both_ssims(x: Source, y: Source) -> tuple[Planes, Planes]:
     """SSIM at full size, and MS-SSIM, of each plane."""
-    ssim_of_scale, product = [], np.ones(len(x))
+    ssim_of_scale, product = [], np.ones(x.shape[0])
     for scale, weight in enumerate(MS_WEIGHTS):
         if scale:
             x, y = _halve(x), _halve(y)
@@ -194,20 +269,32 @@ def _both_ssims(x: Planes, y: Planes) -> tuple[Planes, Planes]:
     return ssim_of_scale[0], product
 
 
-def _ssim_terms(a: Planes, b: Planes) -> tuple[Planes, Planes]:
-    """Means over all windows of SSIM and of its contrast-structure factor, per plane: ``(P,), (P,)``."""
-    count, height, width = a.shape
+def _window(height: int, width: int) -> int:
+    """Side of the windows of SSIM."""
     shortest = min(height, width)
-    size = WINDOW if shortest >= WINDOW else shortest - 1 + shortest % 2
+    return WINDOW if shortest >= WINDOW else shortest - 1 + shortest % 2
+
+
+def _ssim_terms(a: Source, b: Source) -> tuple[Planes, Planes]:
+    """Means over all windows of SSIM and of its contrast-structure factor, per plane: ``(P,), (P,)``."""
+    _, height, width = a.shape
+    size = _window(height, width)
+    full, contrast = _ssim_sums(a, b, size)
+    windows = (height - size + 1) * (width - size + 1)
+    return full / windows, contrast / windows
+
+
+def _ssim_sums(a: Source, b: Source, size: int) -> tuple[Planes, Planes]:
+    """Sums over all windows of ``size`` x ``size``, as :func:`_ssim_terms` has their means."""
     taps = np.exp(-0.5 * (np.arange(size) - size // 2) ** 2 / SIGMA**2)
     taps /= taps.sum()
+    count, height, width = a.shape
     full, contrast = np.zeros(count), np.zeros(count)
     for planes, rows in _blocks(count, height, width, size):
         values = _ssim_block(a[planes, rows], b[planes, rows], taps)
         full[planes] += values[0]
         contrast[planes] += values[1]
-    windows = (height - size + 1) * (width - size + 1)
-    return full / windows, contrast / windows
+    return full, contrast
 
 
 def _blocks(count: int, height: int, width: int, size: int) -> Iterator[tuple[slice, slice]]:

@@ -194,5 +194,5 @@ def reached(anchor: Anchor, pixels: NDArray[np.uint8], target: Target) -> int | 
         return data
 
     limits = (0, 0) if scale is None else (int(scale.lowest), int(scale.highest))
-    found = reach(target, limits, attempt, scorer(target, pixels, anchor.decode))
+    found = reach(target, limits, attempt, scorer(target, pixels, lambda data: [anchor.decode(data)]))
     return None if scale is None else tried[found]

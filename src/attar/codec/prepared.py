@@ -1,0 +1,104 @@
+"""Pictures -> files at one quality after another: what no quality matters to is read, padded and analysed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attar.codec import chunks, container
+from attar.codec.container import Chunk, Header
+from attar.codec.images import Picture
+from attar.codec.networks import Begun
+from attar.codec.tiling import Kept
+from attar.codec.values import as_coded
+
+if TYPE_CHECKING:
+    from attar.codec.codec import Codec
+
+__all__ = ["Prepared"]
+
+KEPT_BYTES = 1 << 27
+"""Of a large image that is coded several times, this much of its analysis is kept: 32 megapixels of the photo codec."""
+
+
+class Prepared:
+    """Pictures of one size that go through the networks of a codec together. Made by :meth:`attar.Codec.prepared`.
+
+    ``again``: it is one picture, which will be coded more than once.
+    """
+
+    def __init__(self, codec: Codec, pictures: Sequence[Picture], *, again: bool = False) -> None:
+        self.codec, self.pictures = codec, pictures
+        self.kept = Kept(KEPT_BYTES) if again else None
+        self.last: tuple[bytes, int, NDArray[Any]] = (b"", 0, np.empty(0))
+
+    def compress(self, quality: int | None = None, *, effort: int = 0) -> bytes:
+        """The file of the first picture: the very bytes that :meth:`attar.Codec.compress` gives."""
+        return self.files(self.codec.level(quality, effort), effort)[0]
+
+    def strips(self, data: bytes) -> Iterator[NDArray[np.uint8]]:
+        """Pixels of a file that :meth:`compress` gave, as :meth:`attar.Codec.strips`.
+
+        What the decoder will find in the last one is known, without decoding.
+        """
+        (height, width, colours) = self.pictures[0].pixels.shape
+        last, level, latent = self.last
+        if data is not last:
+            yield from self.codec.strips(data, max_pixels=height * width)
+            return
+        (pixels,) = self.codec.synthesise(latent[None], [level])
+        yield as_coded(pixels[:height, :width], colours)
+
+    def files(self, level: int, effort: int = 0) -> list[bytes]:
+        """A file of each picture at a quality as headers have it, 0 for a single rate."""
+        if self.codec.is_large(self.pictures[0].pixels.shape):
+            return [self._tiled(picture, level) for picture in self.pictures]
+        found = self.codec.analyse(self.batch, level, self.begun)
+        if effort and self.codec.refiner is not None:
+            found = self.codec.refiner.refine(self.batch, found, effort)
+        coder = self.codec.latents
+        out = []
+        for picture, symbols in zip(self.pictures, found, strict=True):
+            header = self._header(picture, level)
+            decoded = np.empty_like(symbols) if self.kept else None
+            body = coder.encode(symbols, container.write_header(header), decoded)
+            out.append(_packed(picture, header, body))
+            if decoded is not None:
+                self.last = out[-1], level, decoded
+        return out
+
+    @cached_property
+    def batch(self) -> NDArray[np.uint8]:
+        """What the analysis takes, uint8 (B, H, W, C)."""
+        return np.stack([self.codec.prepare(picture.pixels) for picture in self.pictures])
+
+    @cached_property
+    def begun(self) -> Begun:
+        """The part of the analysis that all qualities share."""
+        return self.codec.networks.begin("analysis", {"image": self.batch})
+
+    def _tiled(self, picture: Picture, level: int) -> bytes:
+        header = self._header(picture, level)
+        start = container.write_header(header)
+        body = self.codec.large().encode(picture.pixels, start, level, self.kept)
+        return _packed(picture, header, body)
+
+    def _header(self, picture: Picture, level: int) -> Header:
+        height, width, colours = picture.pixels.shape
+        channels = colours + (picture.alpha is not None)
+        return Header(channels, width, height, self.codec.bundle.short_id, level)
+
+
+def _packed(picture: Picture, header: Header, latents: bytes) -> bytes:
+    """The bytes of a file of a picture whose latents are coded."""
+    bodies = {Chunk.LATENTS: latents}
+    if picture.alpha is not None:
+        bodies[Chunk.ALPHA] = chunks.pack_alpha(picture.alpha)
+    for kind, body in ((Chunk.ICC, picture.icc), (Chunk.EXIF, picture.exif), (Chunk.XMP, picture.xmp)):
+        if body:
+            bodies[kind] = chunks.pack_metadata(body, kind)
+    return container.pack(header, bodies)
