@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from attar.codec.codec import Codec
 from attar.codec.images import Picture
 from attar.codec.networks import Networks
 from attar.codec.targets import Target
+from attar.codec.tiling import Tiled
 from attar.errors import TargetError
 from attar.measure import metrics
 
@@ -162,3 +164,19 @@ def test_a_search_begins_the_analysis_once_and_decodes_nothing(
     compress_to(Target("psnr", 30), rated, images.from_array(kitten(64, 96)))
     assert runs["analysis, begun"] == 1
     assert runs["analysis, finished"] == runs["synthesis"] > 5
+
+
+def test_nothing_of_a_coded_image_stays_in_circles(shipped: Codec, tiled: pytest.MonkeyPatch) -> None:
+    """Planes refer to each other: without care, each attempt would leave its tiles until Python looks for circles."""
+    gc.collect()
+    gc.disable()
+    try:
+        ready = shipped.prepared(kitten(70, 130))
+        data = ready.compress(40)
+        assert sum(strip.shape[0] for strip in shipped.strips(data)) == 70
+        shipped.verify(data)
+        left = [plane for plane in gc.get_objects() if isinstance(plane, Tiled)]
+        assert left  # the circles are there
+        assert not any(plane.kept for plane in left)
+    finally:
+        gc.enable()

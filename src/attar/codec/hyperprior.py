@@ -31,7 +31,7 @@ from attar.codec.tables import INT32, Table
 from attar.codec.tiling import Area, Derived, Held, Plane, Tiled, everything, give_back
 from attar.errors import BundleError
 
-__all__ = ["HyperCoder"]
+__all__ = ["Choice", "HyperCoder"]
 
 Floats = NDArray[np.float32]
 Symbols = NDArray[np.int32]
@@ -50,18 +50,26 @@ class HyperCoder:
         self.coder = EntropyCoder(tables)
         self.name = manifest.name
 
-    def encode(self, latent: Floats, header: bytes, out: Floats | None = None) -> bytes:
+    def encode(
+        self, latent: Floats, header: bytes, out: Floats | None = None, choice: Choice | None = None
+    ) -> bytes:
         """Body of the chunk for a latent that the analysis gave, bound to ``header`` by its checksums.
 
-        ``out``, of the latent's shape, is given what :meth:`decode` will give.
+        ``out``, of the latent's shape, is given what :meth:`decode` will give. ``choice`` of symbols: the nearest.
         """
-        return self.encode_plane(Held(latent), header, out=out)
+        return self.encode_plane(Held(latent), header, out=out, choice=choice)
 
     def encode_plane(
-        self, latent: Plane, header: bytes, *, tiled: bool = False, out: Floats | None = None
+        self,
+        latent: Plane,
+        header: bytes,
+        *,
+        tiled: bool = False,
+        out: Floats | None = None,
+        choice: Choice | None = None,
     ) -> bytes:
         """:meth:`encode` of a latent that is read tile by tile; if ``tiled``, networks run on tiles, too."""
-        source = _Encoding(self, latent)
+        source = _Encoding(self, latent, choice)
         walk = _Walk(self, latent.shape, source, tiled)
         streams = []
         for number, area in enumerate(everything(latent.shape).tiles(tile_side(self.stride))):
@@ -71,6 +79,7 @@ class HyperCoder:
             if out is not None:
                 out[area.within()] = decoded
             streams.append(self.coder.encode(source.sections.pop(area), tile_context(header, number)))
+        walk.close()
         return join_streams(streams)
 
     def decode(self, body: bytes, header: bytes, shape: tuple[int, ...]) -> Floats:
@@ -100,6 +109,22 @@ class HyperCoder:
         return np.argsort(index, kind="stable"), counts
 
 
+class Choice(Protocol):
+    """What an encoder has in place of rounding to the nearest symbols."""
+
+    def hyper(self, values: Floats) -> Floats:
+        """Whole numbers for a hyper-latent (h, w, Z)."""
+
+    def choose(self, area: Area, latent: Plane, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
+        """Symbols of the elements of a tile of the latent that are in ``mask``; the others are 0."""
+
+    def done(self, area: Area) -> None:
+        """A tile of the latent has had all of its symbols."""
+
+    def first_row(self, row: int, latent: Plane) -> int:
+        """The first row of the latent that the symbols of tiles from ``row`` on are chosen by."""
+
+
 class _Source(Protocol):
     """Where the symbols of a tile come from: the latent that is coded, or the streams that are decoded."""
 
@@ -119,32 +144,39 @@ class _Source(Protocol):
 class _Encoding:
     """Symbols of a latent, which become sections of the stream of their tile."""
 
-    def __init__(self, coder: HyperCoder, latent: Plane) -> None:
-        self.coder, self.latent = coder, latent
+    def __init__(self, coder: HyperCoder, latent: Plane, choice: Choice | None = None) -> None:
+        self.coder, self.latent, self.choice = coder, latent, choice
         self.ratio = coder.prior.stride // coder.stride
         self.sections: dict[Area, list[Section]] = {}
 
     def hyper(self, area: Area) -> Symbols:
         values = self.coder.networks.run_on("hyper_analysis", area, {"latent": self.latent})
         symbols = _rounded(values, self.coder.name)
+        if self.choice:
+            symbols = _rounded(self.choice.hyper(values), self.coder.name)
         tile = area.scaled(self.ratio)
         self.sections[tile] = [_by_channel(symbols, self.coder.prior.scales)]
         return symbols
 
     def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
         symbols = np.where(mask, _rounded(self.latent.read(area) - mean, self.coder.name), np.int32(0))
+        if self.choice:
+            symbols = self.choice.choose(area, self.latent, index, mean, mask)
         order, counts = self.coder.grouped(index[mask])
         self.sections[area].append((symbols[mask][order], counts))
         return symbols
 
     def done(self, area: Area) -> None:
         """Its stream can be written."""
+        if self.choice:
+            self.choice.done(area)
 
     def forget(self, row: int, hyper_row: int) -> None:
         if isinstance(self.latent, Tiled):
             probe = Area(hyper_row, hyper_row + 1, 0, 1)
             needed, _ = self.coder.networks.window("hyper_analysis", probe, self.latent.shape)
-            self.latent.forget(min(row, needed.top))
+            chosen_by = self.choice.first_row(row, self.latent) if self.choice else row
+            self.latent.forget(min(row, needed.top, chosen_by))
 
 
 class _Decoding:
@@ -233,6 +265,14 @@ class _Walk:
             if isinstance(plane, Tiled):
                 plane.forget(needed)
         self.source.forget(following, following // self.ratio)
+
+    def close(self) -> None:
+        """Drop all that is kept now: planes know each other in circles, which Python frees when it gets round to it."""
+        for plane in (*vars(self).values(), *vars(self.source).values()):
+            if isinstance(plane, Tiled):
+                plane.kept.clear()
+        if self.tiled:
+            give_back()
 
     def sources(self, area: Area) -> Area:
         """The elements of the latent, in whole tiles, whose symbols can change the latent in ``area``."""
@@ -333,6 +373,9 @@ class _OpenHyperLatent(OpenLatent):
 
     def forget(self, row: int, read: int) -> None:
         self.walk.forget(row, read)
+
+    def close(self) -> None:
+        self.walk.close()
 
 
 def _by_channel(symbols: Symbols, others: int) -> Section:

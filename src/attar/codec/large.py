@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from attar.codec import rdoq
 from attar.codec.bits import Tally
 from attar.codec.container import Header
 from attar.codec.hyperprior import HyperCoder
@@ -35,10 +36,13 @@ class LargeCoder:
         self.stride = self.manifest.latent.stride or 1
         self.side = max(1, side // self.stride) * self.stride
 
-    def encode(self, pixels: Pixels, header: bytes, quality: int, kept: Kept | None = None) -> bytes:
+    def encode(
+        self, pixels: Pixels, header: bytes, quality: int, kept: Kept | None = None, effort: int = 0
+    ) -> bytes:
         """Body of the chunk for pixels (H, W, C), bound to ``header``. Raises :class:`BundleError`.
 
-        ``kept`` has, and is given, what of the analysis is the same at every quality.
+        ``kept`` has, and is given, what of the analysis is the same at every quality. Every ``effort`` above 0 is
+        the first one, whose result is taken unseen: comparing trials would decode the image again.
         """
         size = self.manifest.padded_size(*pixels.shape[:2])
         image = Padded(pixels, size, self.manifest.channels)
@@ -52,7 +56,10 @@ class LargeCoder:
 
         side = self.networks.side("analysis", self.side // self.stride)
         if isinstance(self.coder, HyperCoder):
-            return self.coder.encode_plane(Tiled(shape, np.float32, side, analysed), header, tiled=True)
+            choosing = effort and rdoq.can_choose(self.coder)
+            choice = rdoq.Chooser(self.coder, image, quality, whole=False) if choosing else None
+            latent = Tiled(shape, np.float32, side, analysed)
+            return self.coder.encode_plane(latent, header, tiled=True, choice=choice)
         symbols = Tiled(shape, np.int32, side, lambda area: to_symbols(analysed(area)))
         return self.coder.encode_plane(symbols, header)
 
@@ -80,6 +87,7 @@ class LargeCoder:
             if tile.left == 0:
                 latent.forget(tile.top, tile.top)
             latent.read(tile)
+        latent.close()
 
     def paint(self, latent: OpenLatent, area: Area, quality: int, channels: int) -> Pixels:
         """Pixels (h, w, C) in an area of an image of that many channels, alpha included.
@@ -91,6 +99,7 @@ class LargeCoder:
             if not out.size:
                 out = np.empty((*area.size, painted.shape[2]), np.uint8)
             out[tile.within(area.top, area.left)] = painted
+        latent.close()
         give_back()
         return out
 
@@ -104,6 +113,7 @@ class LargeCoder:
             if tile.right == size[1]:
                 yield np.concatenate(row, axis=1)
                 row = []
+        latent.close()
         give_back()
 
     def _painted(

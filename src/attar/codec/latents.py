@@ -133,6 +133,10 @@ class OpenLatent:
         del read
         self.plane.forget(row)
 
+    def close(self) -> None:
+        """Nothing will be read again."""
+        self.plane.kept.clear()
+
 
 def tile_side(stride: int) -> int:
     """Positions of a tile each way, for ``stride`` pixels per position."""
