@@ -31,16 +31,6 @@ from attar.codec import images
 from attar.errors import AttarError
 
 FORMATS = ("png", "jpg", "webp", "bmp")
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-node = {"num_cpus": 1, "object_store_memory": 100_000_000}
-cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-cluster.add_node(**node)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 
 
 def write_images(folder: Path, photos: Sequence[Path], count: int) -> set[str]:
@@ -67,7 +57,6 @@ def write_images(folder: Path, photos: Sequence[Path], count: int) -> set[str]:
 
 def write_model(path: Path) -> None:
     """The small real photo bundle of the tests: a block DCT."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     import toy_bundle
 
     toy_bundle.write_photo(path)
@@ -151,6 +140,9 @@ def kill_driver(driver: int) -> None:
 
 
 def main() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from bulk_kit import CLUSTER
+
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

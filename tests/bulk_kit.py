@@ -16,6 +16,18 @@ from attar.apps.bulk.records import Row
 from attar.errors import AttarError
 from toy_bundle import photo
 
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+node = {"num_cpus": 1, "object_store_memory": 100_000_000}
+cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
+cluster.add_node(**node)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+"""Starts a cluster of two nodes with a core each, prints its address, and stops it when its input ends."""
+
 SABOTAGE = """
 # Loaded by every Python that is started with this folder on PYTHONPATH.
 import os, pathlib, signal, time

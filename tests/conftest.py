@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
+
     from web_browser import Page
 
 # Test modules that import keras before attar.train would otherwise ask Keras for its own default, TensorFlow.
@@ -55,6 +57,21 @@ def only_toys(digits_bundle: Path, photo_bundle: Path, monkeypatch: pytest.Monke
     from attar.codec import bundle
 
     monkeypatch.setattr(bundle, "folders", lambda: [digits_bundle.parent, photo_bundle.parent])
+
+
+@pytest.fixture(scope="module")
+def client(photo_bundle: Path) -> Iterator[TestClient]:
+    """The web app in this process, with the small bundle for photographs beside those that are shipped."""
+    pytest.importorskip("fastapi", reason="attar[web] is not installed")
+    from fastapi.testclient import TestClient
+
+    from attar.apps.web.app import create_app
+    from attar.apps.web.limits import Limits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTAR_MODELS", str(photo_bundle.parent))
+        with TestClient(create_app(Limits(max_pixels=200_000)), base_url="http://127.0.0.1:8000") as client:
+            yield client
 
 
 @pytest.fixture(scope="session")

@@ -13,20 +13,9 @@ import pytest
 from attar.apps.bulk import cluster
 from attar.apps.bulk.records import COMPRESS, Settings
 from attar.errors import AttarError
-from bulk_kit import add, bulk, expected, mixed, rows, sabotage_in, tree
+from bulk_kit import CLUSTER, add, bulk, expected, mixed, rows, sabotage_in, tree
 
 pytest.importorskip("ray.data", reason="attar[cluster] is not installed")
-
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-node = {"num_cpus": 1, "object_store_memory": 100_000_000}
-cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-cluster.add_node(**node)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,12 @@ pytest.importorskip("fastapi", reason="attar[web] is not installed")
 
 from fastapi.testclient import TestClient
 
-from attar.apps.web.app import create_app
-from attar.apps.web.limits import Limits
 from web_browser import Page
 
 PHOTOS = Path(attar.__file__).parent / "data" / "photos"
 
 
 ASKED = "return performance.getEntriesByType('resource').filter(r => r.name.includes('/api/convert')).length"
-
-
-@pytest.fixture(scope="module")
-def client(photo_bundle: Path) -> Iterator[TestClient]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATTAR_MODELS", str(photo_bundle.parent))
-        with TestClient(create_app(Limits(max_pixels=200_000)), base_url="http://127.0.0.1:8000") as client:
-            yield client
 
 
 @pytest.fixture(scope="module")

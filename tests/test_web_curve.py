@@ -10,7 +10,6 @@ import re
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +39,6 @@ from web_browser import Page
 PHOTOS = Path(attar.__file__).parent / "data" / "photos"
 TIMES = {"encode_ms", "decode_ms", "runs", "peak_mib", "command", "image"}
 """Columns that differ from one run to the next."""
-
-
-@pytest.fixture(scope="module")
-def client(photo_bundle: Path) -> Iterator[TestClient]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ATTAR_MODELS", str(photo_bundle.parent))
-        with TestClient(create_app(Limits(max_pixels=200_000)), base_url="http://127.0.0.1:8000") as client:
-            yield client
 
 
 @pytest.fixture(scope="module")
