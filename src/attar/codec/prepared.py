@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attar.codec import chunks, container
+from attar.codec import chunks, container, rdoq
 from attar.codec.container import Chunk, Header
+from attar.codec.hyperprior import HyperCoder
 from attar.codec.images import Picture
 from attar.codec.networks import Begun
 from attar.codec.tiling import Kept
@@ -56,16 +57,15 @@ class Prepared:
     def files(self, level: int, effort: int = 0) -> list[bytes]:
         """A file of each picture at a quality as headers have it, 0 for a single rate."""
         if self.codec.is_large(self.pictures[0].pixels.shape):
-            return [self._tiled(picture, level) for picture in self.pictures]
+            return [self._tiled(picture, level, effort) for picture in self.pictures]
         found = self.codec.analyse(self.batch, level, self.begun)
         if effort and self.codec.refiner is not None:
             found = self.codec.refiner.refine(self.batch, found, effort)
-        coder = self.codec.latents
         out = []
-        for picture, symbols in zip(self.pictures, found, strict=True):
+        for picture, image, symbols in zip(self.pictures, self.batch, found, strict=True):
             header = self._header(picture, level)
             decoded = np.empty_like(symbols) if self.kept else None
-            body = coder.encode(symbols, container.write_header(header), decoded)
+            body = self._body(image, symbols, header, effort, decoded)
             out.append(_packed(picture, header, body))
             if decoded is not None:
                 self.last = out[-1], level, decoded
@@ -81,10 +81,23 @@ class Prepared:
         """The part of the analysis that all qualities share."""
         return self.codec.networks.begin("analysis", {"image": self.batch})
 
-    def _tiled(self, picture: Picture, level: int) -> bytes:
+    def _body(
+        self,
+        image: NDArray[np.uint8],
+        symbols: NDArray[Any],
+        header: Header,
+        effort: int,
+        decoded: NDArray[Any] | None,
+    ) -> bytes:
+        coder, start = self.codec.latents, container.write_header(header)
+        if effort and isinstance(coder, HyperCoder) and rdoq.can_choose(coder):
+            return rdoq.encode(coder, image, symbols, start, header.quality, effort, decoded)
+        return coder.encode(symbols, start, decoded)
+
+    def _tiled(self, picture: Picture, level: int, effort: int) -> bytes:
         header = self._header(picture, level)
         start = container.write_header(header)
-        body = self.codec.large().encode(picture.pixels, start, level, self.kept)
+        body = self.codec.large().encode(picture.pixels, start, level, self.kept, effort)
         return _packed(picture, header, body)
 
     def _header(self, picture: Picture, level: int) -> Header:
