@@ -106,8 +106,8 @@ def test_a_single_rate_and_its_search_for_better_symbols(digits_bundle: Path) ->
 def test_tiles_are_kept_as_far_as_there_is_room(
     rated: Codec, tiled: pytest.MonkeyPatch, runs: Counter[str], kept: int
 ) -> None:
-    tiled.setattr(prepared, "KEPT_BYTES", kept)
     image = kitten(130, 200)
+    tiled.setattr(prepared, "KEPT_BYTES", image.nbytes + kept)
     expected = [rated.compress(image, quality=quality) for quality in (20, 70)]
     assert runs["analysis, begun"] == 24
     runs.clear()
