@@ -1,7 +1,8 @@
 """What ``--effort`` gains: bytes, PSNR, BD-rate and processor time of each effort, real files, decoded.
 
 ``python benchmarks/effort.py IMAGES... [--qualities 10,30,50,70,90] [--efforts 1,2,4] [--crop 512] [--model photo]``.
-The BD-rate is of mean curves, against effort 0. MS-SSIM needs images of 161 pixels each way.
+BD-rates are against effort 0: of the mean curves, and the mean of those of each image.
+MS-SSIM needs images of 161 pixels each way.
 """
 
 from __future__ import annotations
@@ -56,9 +57,17 @@ def curve(name: str, points: Sequence[Sequence[Point]]) -> Curve:
     )
 
 
-def saving(anchor: Curve, test: Curve, metric: str) -> str:
-    found = bd(anchor, test, METRICS[metric])
-    return found.refused if found.rate is None else f"{found.rate:+.2f} %"
+def saving(anchor: list[list[Point]], test: list[list[Point]], metric: str) -> str:
+    """BD-rate of the mean curves, and the mean of the images' own."""
+    found = bd(curve("effort 0", anchor), curve("this", test), METRICS[metric])
+    if found.rate is None:
+        return found.refused
+    own = [
+        bd(curve("effort 0", [a]), curve("this", [b]), METRICS[metric]).rate
+        for a, b in zip(anchor, test, strict=True)
+    ]
+    each = np.mean([rate for rate in own if rate is not None])
+    return f"{found.rate:+.2f} % (each image {each:+.2f} %)"
 
 
 def main() -> None:
@@ -83,19 +92,20 @@ def main() -> None:
             row = [measured(codec, pixels, quality, effort) for quality in given.qualities]
             points[effort].append([point for point, _ in row])
             seconds[effort] += sum(spent for _, spent in row)
-    plain = curve("effort 0", points[0])
-    print(f"{codec!r}, {len(points[0])} images, qualities {given.qualities}")
+    print(f"{codec!r}, {len(points[0])} images, qualities {given.qualities}; mean bpp/dB of effort 0:")
+    print(" ", *(f"{bpp:.4f}/{psnr:.3f}" for bpp, psnr in np.array(points[0])[..., 1:3].mean(axis=0)))
     for effort in efforts[1:]:
         now, was = np.array(points[effort]), np.array(points[0])
         bytes_each = 100 * (now[..., 0] / was[..., 0] - 1).mean(axis=0)
         psnr_each = (now[..., 2] - was[..., 2]).mean(axis=0)
-        test = curve(f"effort {effort}", points[effort])
         print(
-            f"effort {effort}: BD-rate {saving(plain, test, 'psnr')} by PSNR, {saving(plain, test, 'ms_ssim')} by "
-            f"MS-SSIM; {seconds[effort] / seconds[0]:.1f} times the processor time of effort 0"
+            f"effort {effort}: BD-rate {saving(points[0], points[effort], 'psnr')} by PSNR, "
+            f"{saving(points[0], points[effort], 'ms_ssim')} by MS-SSIM; "
+            f"{seconds[effort] / seconds[0]:.1f} times the processor time of effort 0"
         )
         for quality, size, level in zip(given.qualities, bytes_each, psnr_each, strict=True):
             print(f"  quality {quality}: bytes {size:+.1f} %, PSNR {level:+.3f} dB")
+        print("  mean bpp/dB:", *(f"{bpp:.4f}/{psnr:.3f}" for bpp, psnr in now[..., 1:3].mean(axis=0)))
 
 
 if __name__ == "__main__":

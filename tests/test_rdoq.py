@@ -11,6 +11,7 @@ from PIL import Image
 
 import attar
 from attar.codec import codec as codec_module
+from attar.codec import latents as latents_module
 from attar.codec import rdoq
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.rdoq import PRICE, Chooser, Response
@@ -77,7 +78,8 @@ def test_any_image_can_be_refined(codec: attar.Codec, shape: tuple[int, ...]) ->
 
 
 def test_large_images_are_refined_tile_by_tile(codec: attar.Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels = photograph(320, 448)
+    pixels = photograph(384, 320)
+    monkeypatch.setattr(latents_module, "TILE", 128)  # of the format, which has 1024
     whole = codec.compress(pixels, effort=1)
     monkeypatch.setattr(codec_module, "MAX_WHOLE_PIXELS", 0)
     monkeypatch.setattr(codec_module, "NETWORK_TILE", 128)
