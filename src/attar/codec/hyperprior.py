@@ -29,6 +29,7 @@ from attar.codec.manifest import Hyperprior, Manifest
 from attar.codec.networks import Networks
 from attar.codec.tables import INT32, Table
 from attar.codec.tiling import Area, Derived, Held, Plane, Tiled, everything, give_back
+from attar.codec.values import smallest
 from attar.errors import BundleError
 
 __all__ = ["Choice", "HyperCoder"]
@@ -303,7 +304,7 @@ class _Walk:
 
     def _compact(self, values: NDArray[Any]) -> NDArray[Any]:
         """As it is kept: of a large image in 8 bits, where these hold it."""
-        return _smallest(values) if self.tiled else values.astype(np.float32, copy=False)
+        return smallest(values) if self.tiled else values.astype(np.float32, copy=False)
 
     def _hyper(self, area: Area) -> NDArray[Any]:
         return self._compact(self.source.hyper(area))
@@ -391,13 +392,3 @@ def _rounded(values: Floats, name: str) -> Symbols:
     if not np.isfinite(values).all() or np.abs(values).max(initial=0) >= INT32.max:
         raise BundleError(f"model {name!r}: its networks gave latents that are not finite or exceed int32")
     return np.rint(values).astype(np.int32)
-
-
-def _smallest(values: NDArray[Any]) -> NDArray[Any]:
-    """The same numbers in 8 bits, where they are whole numbers that have room there."""
-    for kind in (np.int8, np.uint8):
-        with np.errstate(invalid="ignore"):
-            small = values.astype(kind)
-        if np.array_equal(small, values):
-            return small
-    return values

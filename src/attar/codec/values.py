@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from attar.codec.tables import INT32
 from attar.errors import BundleError, FormatError
 
-__all__ = ["as_coded", "check_latent", "levels", "to_pixels", "to_symbols"]
+__all__ = ["as_coded", "check_latent", "levels", "smallest", "to_pixels", "to_symbols"]
 
 
 def levels(qualities: Sequence[int]) -> NDArray[np.float32]:
@@ -49,6 +49,16 @@ def as_coded(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     if channels >= 3 or pixels.shape[-1] != 3:
         return pixels
     return _rounded(pixels.mean(axis=-1, keepdims=True))
+
+
+def smallest(values: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in 8 bits, where they are whole numbers that have room there."""
+    for kind in (np.int8, np.uint8):
+        with np.errstate(invalid="ignore"):
+            small = values.astype(kind)
+        if np.array_equal(small, values):
+            return small
+    return values
 
 
 def _rounded(values: NDArray[Any]) -> NDArray[np.uint8]:
