@@ -215,7 +215,8 @@ class Compress:
         from attar.measure import metrics
 
         out: list[tuple[bytes, dict[str, Any]]] = []
-        for data, picture, decoded in zip(files, contents, self.codec.decode_batch(files), strict=True):
+        pictures = self.codec.decode_batch(files, max_pixels=self.settings.max_pixels)
+        for data, picture, decoded in zip(files, contents, pictures, strict=True):
             psnr = metrics.psnr(picture.pixels, decoded.pixels)
             ssim = metrics.ssim(picture.pixels, decoded.pixels)
             out.append((data, {"psnr": IDENTICAL if psnr is None else psnr, "ssim": ssim}))
