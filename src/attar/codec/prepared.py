@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Prepared"]
 
-KEPT_BYTES = 3 << 27
+KEPT_BYTES = 5 << 26
 """Most memory for a large image that is coded several times, with what is kept of its analysis.
 
-All is kept of 57 megapixels of the photo codec, and a quarter of 100.
+All is kept of 47 megapixels of the photo codec, and of 100, whose tiles need the memory, less than a tenth.
 """
 
 
