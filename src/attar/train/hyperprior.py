@@ -126,7 +126,9 @@ class HyperNetwork(network.Network):
         quality = keras.random.uniform((shape[0],), 0.0, 1.0, "float32", seed=self.random)
         return {"quality": quality if self.has_qualities else None}
 
-    def call(self, images: Any, training: bool = False, quality: Any = None) -> Forward:
+    def call(  # type: ignore[override]  # each kind of network takes what its own draw gives
+        self, images: Any, training: bool = False, *, quality: Any = None
+    ) -> Forward:
         """Images (B, H, W, C) uint8 -> :class:`Forward`; quality (B,) or one for all: see draw."""
         if quality is None and training:
             quality = self.draw(tuple(images.shape))["quality"]
