@@ -45,16 +45,16 @@ def price(codec: attar.Codec, pixels: np.ndarray, quality: int) -> float:
 
 
 @pytest.mark.parametrize("quality", [15, 80])
-def test_effort_lowers_the_cost_and_loses_next_to_no_quality(codec: attar.Codec, quality: int) -> None:
+def test_effort_lowers_the_cost_and_the_bytes_at_equal_psnr(codec: attar.Codec, quality: int) -> None:
     pixels = photograph(192, 256)
     files = [codec.compress(pixels, quality=quality, effort=effort) for effort in (0, 1, 2)]
     worth = price(codec, pixels, quality)
     costs = [8 * len(data) + worth * squared_error(codec, pixels, data) for data in files]
     assert costs[0] > costs[1] >= costs[2]
-    assert len(files[1]) < 0.995 * len(files[0])
-    assert (
-        10 * np.log10(squared_error(codec, pixels, files[1]) / squared_error(codec, pixels, files[0])) < 0.2
-    )
+    plain = [codec.compress(pixels, quality=quality + step) for step in (-9, 0, 9)]
+    psnr = [-10 * np.log10(squared_error(codec, pixels, data)) for data in (*plain, files[1])]
+    assert psnr[0] < psnr[3] < psnr[2]
+    assert len(files[1]) < 0.99 * np.exp(np.interp(psnr[3], psnr[:3], np.log([len(data) for data in plain])))
 
 
 def test_effort_is_deterministic_the_same_in_a_batch_and_when_prepared(codec: attar.Codec) -> None:

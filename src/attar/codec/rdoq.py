@@ -39,8 +39,8 @@ class Trial:
     bits that a squared unit of error of the hyper-latent is worth. ``group``: channels that are chosen together.
     """
 
-    first: float = 13.0
-    second: float = 5.2
+    first: float = 17.0
+    second: float = 7.0
     hyper: float = 20.0
     group: int = 16
 
@@ -50,17 +50,17 @@ TRIALS = (
     Trial(group=4),
     Trial(hyper=8.0, group=4),
     Trial(hyper=4.0, group=4),
-    Trial(first=10.0, hyper=8.0, group=4),
-    Trial(first=16.0, hyper=8.0, group=4),
-    Trial(first=13.0, second=6.5, hyper=8.0, group=4),
-    Trial(first=10.0, second=4.2, hyper=8.0, group=4),
+    Trial(first=13.0, hyper=8.0, group=4),
+    Trial(first=21.0, hyper=8.0, group=4),
+    Trial(second=8.7, hyper=8.0, group=4),
+    Trial(first=13.0, second=5.6, hyper=8.0, group=4),
     Trial(hyper=50.0, group=4),
 )
 """What the efforts from 1 on try, each one more; the file of the lowest cost is taken."""
-PRICE = 6.7
+PRICE = 9.0
 """Bits that a squared level of error is worth, times a squared level that a unit of the latent makes (its median).
 
-For steps of 1 at a high rate it is 6 / ln 2 = 8.7; slopes of photo models between neighbouring qualities say 6.5 to 7.
+For steps of 1 at a high rate it is 6 / ln 2 = 8.7; the weights that the photo model was trained with say 8.9 to 11.7.
 """
 CELL = 4
 """Impulses are this many positions apart: their responses reach one position beyond their own, and do not meet."""
