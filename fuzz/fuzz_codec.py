@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of everything that reads untrusted bytes.
 
     pip install atheris
-    python fuzz/fuzz_codec.py file|stream|chunks|bundle|onnx|image [CORPUS] [-max_total_time=600]
+    python fuzz/fuzz_codec.py file|stream|chunks|bundle|onnx|image [CORPUS] [-max_total_time=600] [-max_len=65536]
 
 Each target calls one reader. Anything but pixels or one of attar's errors is a finding: libFuzzer writes the
 input to crash-*; what it found becomes a test case in tests/test_hostile.py.
@@ -20,7 +20,9 @@ with atheris.instrument_imports(include=["attar"]):
 
     from attar.codec import bundle, chunks, codec, container, images
     from attar.codec.container import Chunk
-    from attar.codec.onnxfile import check_self_contained
+    from attar.codec.onnxfile import check_self_contained, read_graph
+    from attar.codec.reach import UnboundedError, reach_of
+    from attar.codec.split import split
     from attar.errors import BundleError, FormatError, ImageError, ModelMissingError
 
 VECTORS = Path(__file__).parents[1] / "tests" / "vectors" / "v1"
@@ -66,9 +68,12 @@ def bundle_file(data: bytes) -> None:
 
 
 def onnx_file(data: bytes) -> None:
-    """The look into an ONNX file."""
+    """The look into an ONNX file, how far it sees, and its halves."""
     with suppress(BundleError):
         check_self_contained(data, "fuzz")
+        with suppress(UnboundedError):
+            reach_of(read_graph(data, "fuzz"), 16)
+    split(data, "quality")
 
 
 def image_file(data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from pathlib import Path
 
@@ -74,12 +75,17 @@ def serve(
             "password and sees its runs",
             err=True,
         )
-    click.echo(f"Attar is at http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
-    click.echo(
-        f"It shows the training runs in {runs.resolve()}; its API describes itself at /api/openapi.json"
-    )
-    with listening:
-        server.run(sockets=[listening])
+    # From here on Ctrl-C is the server's, which would lose one while it starts.
+    before = signal.signal(signal.SIGINT, server.handle_exit)
+    try:
+        click.echo(f"Attar is at http://{shown}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
+        click.echo(
+            f"It shows the training runs in {runs.resolve()}; its API describes itself at /api/openapi.json"
+        )
+        with listening:
+            server.run(sockets=[listening])
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def is_own(listening: socket.socket) -> bool:
