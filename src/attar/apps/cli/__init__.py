@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -85,6 +87,24 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; every :class:`AttarError` becomes one line on stderr and its exit code."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return _answer(arguments)
+    # PyTorch's gloo threads outlive destroy_process_group(), and may abort a Python that is shutting down
+    # (pytorch issue 190489). So a process that torchrun started ends without: all its files are closed by now.
+    code: Any = 0
+    try:
+        _answer(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def _answer(arguments: list[str] | None) -> Any:
     try:
         words = accept_underscores(sys.argv[1:] if arguments is None else arguments)
         return _run(words)
