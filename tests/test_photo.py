@@ -261,5 +261,5 @@ def test_in_bfloat16_only_what_rounding_does_not_harm_is_bfloat16() -> None:
 def test_the_shipped_architecture_is_sound(tmp_path: Path) -> None:
     result = run("train", "--model", TINY.parents[2] / "models" / "photo.json", "--check")
     assert result.code == 0, result.err
-    assert "latent [256]" in result.out
+    assert "latent [384]" in result.out
     shutil.rmtree(tmp_path, ignore_errors=True)

@@ -10,6 +10,7 @@ combinations of the encoder's features that tell most of what the old network lo
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -58,9 +59,9 @@ def main() -> None:
 
 
 def crops(split: Any, count: int) -> Iterator[Any]:
-    """``count`` crops in batches (4, H, W, 3), the same ones each time."""
-    found = datasets.batches(split, 4, seed=1, epoch=0, start=0, drop_last=True)
-    for _, (_, images) in zip(range(count // 4), found, strict=False):
+    """``count`` crops one by one (1, H, W, 3), the same ones each time."""
+    epochs = (datasets.batches(split, 1, seed=1, epoch=epoch) for epoch in itertools.count())
+    for _, images in itertools.islice(itertools.chain.from_iterable(epochs), count):
         yield torch.from_numpy(np.array(images))
 
 

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from attar.train.tensors import is_compiling
+
 Shape = tuple[int | None, ...]
 
 
@@ -121,8 +123,12 @@ class GatedBlock(keras.layers.Layer):
 
     def call(self, values: Any) -> Any:
         """(B, H, W, C) -> (B, H, W, C)."""
-        content, gate = ops.split(self.spread(self.expand(values)), 2, axis=-1)
-        return values + self.project(content * ops.sigmoid(gate))
+        expand, spread, project = self.expand, self.spread, self.project
+        if is_compiling():
+            # A compiler fuses shifted products with what is around them, which it cannot do with a convolution.
+            expand, spread, project = _pointwise(expand), _shifted(spread), _pointwise(project)
+        content, gate = ops.split(spread(expand(values)), 2, axis=-1)
+        return values + project(content * ops.sigmoid(gate))
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """The shape of the input."""
@@ -131,6 +137,30 @@ class GatedBlock(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the layer."""
         return {**super().get_config(), "expansion": self.expansion, "kernel_size": self.kernel_size}
+
+
+def _pointwise(layer: Any) -> Any:
+    """A 1x1 convolution as a product of matrices."""
+    return lambda values: ops.matmul(values, layer.kernel[0, 0]) + layer.bias
+
+
+def _shifted(layer: Any) -> Any:
+    """A depthwise convolution as a sum of shifted products."""
+
+    from torch.nn.functional import pad  # Keras's own breaks the graph
+
+    def spread(values: Any) -> Any:
+        size = layer.kernel_size[0]
+        before, (height, width) = (size - 1) // 2, values.shape[1:3]
+        after = size - 1 - before
+        padded, total = pad(values, (0, 0, before, after, before, after)), layer.bias
+        for row in range(size):
+            for column in range(size):
+                part = padded[:, row : row + height, column : column + width]
+                total = total + part * layer.kernel[row, column, :, 0]
+        return total
+
+    return spread
 
 
 @keras.saving.register_keras_serializable("attar")

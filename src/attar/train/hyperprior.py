@@ -151,18 +151,19 @@ class HyperNetwork(network.Network):
             self.hyper_means(hyper, training=training),
         )
         index, mean = scales[..., :channels], ops.cast(means[..., :channels], "float32")
-        rounded = quantise(latent - mean, training)
-        bits = self._rate(latent - mean, index, training)
+        residual = latent - mean
         if self.context_scales is None or self.context_means is None:
-            return rounded + mean, _total(bits), rounded
+            rounded = quantise(residual, training)
+            return rounded + mean, _total(self._rate(residual, index, training)), rounded
         first = checkerboard(*latent.shape[1:])
-        symbols = first * rounded
+        symbols = first * quantise(residual, training)
         found = symbols + first * mean
-        index = self.context_scales([scales, symbols], training=training)
+        index = first * index + (1 - first) * self.context_scales([scales, symbols], training=training)
         mean = ops.cast(self.context_means([means, found], training=training), "float32")
-        rounded = quantise(latent - mean, training)
-        bits = first * bits + (1 - first) * self._rate(latent - mean, index, training)
-        return found + (1 - first) * (rounded + mean), _total(bits), symbols + (1 - first) * rounded
+        residual = first * residual + (1 - first) * (latent - mean)
+        rounded = quantise(residual, training)
+        bits = self._rate(residual, index, training)
+        return found + (1 - first) * (rounded + mean), _total(bits), rounded
 
     def _rate(self, residuals: Any, index: Any, training: bool) -> Any:
         return rate(residuals, lambda symbols: self.bits(symbols, index), training)

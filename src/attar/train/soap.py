@@ -18,6 +18,7 @@ LEAST_SIDE, MOST_SIDE = 16, 2048
 """Sides of a matrix that is worth the turning, and whose covariance is not too large."""
 BETAS, EPSILON = (0.95, 0.95), 1e-8  # of the paper, for gradients in the eigenbasis
 TURN_EVERY = 10  # steps between two looks at the eigenvectors
+LOOK_EVERY = 2  # steps between two gradients that the covariances see: a sixth of the products less
 COVARIANCES = (("left", "left_basis"), ("right", "right_basis"))
 
 
@@ -65,8 +66,10 @@ class Soap(torch.optim.Optimizer):
         mean, square = state["exp_avg"] / (1 - first**count), state["exp_avg_sq"] / (1 - second**count)
         update = left @ (mean / (square.sqrt_() + EPSILON)) @ right.T
         weight.add_(update.reshape(weight.shape), alpha=-rate)
-        state["left"].lerp_(gradient @ gradient.T, 1 - second)
-        state["right"].lerp_(gradient.T @ gradient, 1 - second)
+        if count % LOOK_EVERY == 0:
+            share = 1 - second**LOOK_EVERY
+            state["left"].lerp_(gradient @ gradient.T, share)
+            state["right"].lerp_(gradient.T @ gradient, share)
         if count % TURN_EVERY == 0:
             self._turn(state)
 

@@ -18,3 +18,12 @@ def to_numpy(tensor: Any) -> np.ndarray:
         return np.array(keras.ops.convert_to_numpy(value))
     value = value.detach().cpu()
     return np.array((value.float() if "bfloat16" in str(value.dtype) else value).numpy())
+
+
+def is_compiling() -> bool:
+    """Whether PyTorch's compiler is reading the code that runs."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.compiler.is_compiling()
