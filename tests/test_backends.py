@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,28 +29,46 @@ OTHERS = [
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def run(backend: str, *arguments: object) -> str:
-    """Run Python on another backend; its stdout."""
-    process = subprocess.run(
+SAME = ("test_layers.py", "test_losses.py", "test_steps.py")
+
+
+def begin(backend: str, *arguments: object) -> subprocess.Popen[str]:
+    """Start Python on another backend; stdout and stderr are one."""
+    return subprocess.Popen(
         [sys.executable, *(str(argument) for argument in arguments)],
         cwd=TESTS,
         env={**os.environ, **QUIET, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
-        check=False,
     )
-    assert process.returncode == 0, process.stdout[-5000:] + process.stderr[-5000:]
-    return process.stdout
+
+
+def end(process: subprocess.Popen[str]) -> str:
+    """What it wrote, once it has ended well."""
+    out, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, out[-10000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def same_tests() -> Iterator[dict[str, subprocess.Popen[str]]]:
+    """The same tests, begun on all backends at once: most of their time is spent importing and compiling."""
+    # The libraries' own modules warn of each other's deprecations.
+    words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning", *SAME)
+    names = [str(param.values[0]) for param in OTHERS if not param.marks[0].args[0]]
+    begun = {name: begin(name, *words) for name in names}
+    yield begun
+    for process in begun.values():
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("backend", OTHERS)
-def test_layers_losses_and_steps_pass_the_same_tests(backend: str) -> None:
-    files = ("test_layers.py", "test_losses.py", "test_steps.py")
-    # The libraries' own modules warn of each other's deprecations.
-    out = run(
-        backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore::DeprecationWarning", *files
-    )
+def test_layers_losses_and_steps_pass_the_same_tests(
+    backend: str, same_tests: dict[str, subprocess.Popen[str]]
+) -> None:
+    out = end(same_tests[backend])
     assert " passed" in out
     assert "skipped" not in out
 
@@ -90,7 +109,7 @@ def test_a_checkpoint_of_pytorch_gives_the_same_there_and_goes_back(
         symbols=numpy(forward.symbols),
         bits=numpy(forward.bits),
     )
-    run(backend, "-c", FORWARD, backend, best, tmp_path / "given.npz", tmp_path / "back.npz")
+    end(begin(backend, "-c", FORWARD, backend, best, tmp_path / "given.npz", tmp_path / "back.npz"))
     back, _ = export.load_network(model, tmp_path / "back.npz")
     assert not np.array_equal(numpy(back(images).regenerated), numpy(forward.regenerated))
 

@@ -14,7 +14,7 @@ from attar.codec import codec as codec_module
 from attar.codec import latents as latents_module
 from attar.codec import rdoq
 from attar.codec.hyperprior import HyperCoder
-from attar.codec.rdoq import PRICE, Chooser, Response
+from attar.codec.rdoq import Chooser, Response
 from attar.codec.tiling import Area, Held, everything
 
 PHOTOS = Path(attar.__file__).parent / "data" / "photos"
@@ -41,7 +41,7 @@ def price(codec: attar.Codec, pixels: np.ndarray, quality: int) -> float:
     image = codec.prepare(pixels)
     latent = Held(codec.analyse(image[None], quality)[0])
     chooser = Chooser(codec.latents, Held(image), quality, whole=True)
-    return PRICE / chooser.measured(latent, everything(latent.shape)).median
+    return chooser.worth(chooser.measured(latent, everything(latent.shape)))
 
 
 @pytest.mark.parametrize("quality", [15, 80])
@@ -97,6 +97,25 @@ def test_models_for_other_metrics_are_left_alone(codec: attar.Codec, monkeypatch
     monkeypatch.setattr(codec.networks, "bundle", other)
     assert not rdoq.can_choose(codec.latents)
     assert codec.compress(pixels, effort=3) == plain
+
+
+def test_an_error_is_worth_what_the_bundle_was_trained_for(
+    codec: attar.Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(codec.latents, HyperCoder)
+    response = linear()
+    for training, expected in (
+        ({"lambda_lowest": 0.01, "lambda_highest": 0.16}, 0.04),
+        ({"lambda_lowest": 0.01, "lambda_highest": 0.16, "weight": 2.0}, 0.08),
+        ({}, rdoq.PRICE / response.median * 3),
+        ({"lambda_lowest": "much", "lambda_highest": 10**400}, rdoq.PRICE / response.median * 3),
+        ({"lambda_lowest": 0.01, "lambda_highest": float("nan")}, rdoq.PRICE / response.median * 3),
+    ):
+        other = replace(codec.bundle, manifest=replace(codec.manifest, training=training))
+        monkeypatch.setattr(codec.networks, "bundle", other)
+        chooser = Chooser(codec.latents, Held(photograph(64, 64)), 1, whole=True)
+        chooser.level = 0.5
+        assert chooser.worth(response) * 3 == pytest.approx(expected)
 
 
 def linear(channels: int = 4) -> Response:

@@ -25,7 +25,7 @@ from attar.codec.tiling import Area, Held, Plane, everything
 from attar.codec.values import levels
 from attar.errors import BundleError
 
-__all__ = ["PRICE", "Chooser", "Response", "can_choose", "encode"]
+__all__ = ["Chooser", "Response", "can_choose", "encode"]
 
 Floats = NDArray[np.float32]
 Symbols = NDArray[np.int32]
@@ -33,14 +33,14 @@ Symbols = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Trial:
-    """How symbols are chosen. ``first``, ``second``: price of an error in each pass, as :data:`PRICE`.
+    """How symbols are chosen. ``first``, ``second``: price of an error in each pass, times what it is worth.
 
     What the first pass tells makes the second cheaper, so its errors weigh more than their pixels say. ``hyper``:
     bits that a squared unit of error of the hyper-latent is worth. ``group``: channels that are chosen together.
     """
 
-    first: float = 17.0
-    second: float = 7.0
+    first: float = 1.9
+    second: float = 0.8
     hyper: float = 20.0
     group: int = 16
 
@@ -50,17 +50,18 @@ TRIALS = (
     Trial(group=4),
     Trial(hyper=8.0, group=4),
     Trial(hyper=4.0, group=4),
-    Trial(first=13.0, hyper=8.0, group=4),
-    Trial(first=21.0, hyper=8.0, group=4),
-    Trial(second=8.7, hyper=8.0, group=4),
-    Trial(first=13.0, second=5.6, hyper=8.0, group=4),
+    Trial(first=1.45, hyper=8.0, group=4),
+    Trial(first=2.35, hyper=8.0, group=4),
+    Trial(second=1.0, hyper=8.0, group=4),
+    Trial(first=1.45, second=0.65, hyper=8.0, group=4),
     Trial(hyper=50.0, group=4),
 )
 """What the efforts from 1 on try, each one more; the file of the lowest cost is taken."""
 PRICE = 9.0
-"""Bits that a squared level of error is worth, times a squared level that a unit of the latent makes (its median).
+"""Where a bundle does not say what it was trained for: bits that a squared level of error is worth, times the squared
+levels that a unit of the latent makes (the median of the channels).
 
-For steps of 1 at a high rate it is 6 / ln 2 = 8.7; the weights that the photo model was trained with say 8.9 to 11.7.
+For steps of 1 at a high rate it is 6 / ln 2 = 8.7; the lambdas of the first photo models said 8.9 to 11.7.
 """
 CELL = 4
 """Impulses are this many positions apart: their responses reach one position beyond their own, and do not meet."""
@@ -137,6 +138,7 @@ class Chooser:
 
     def __init__(self, coder: HyperCoder, image: Plane, quality: int, *, whole: bool) -> None:
         self.coder, self.image, self.quality, self.whole = coder, image, levels([quality]), whole
+        self.level = float(self.quality[0])
         self.bits = np.stack([_bits(table) for table in coder.tables])
         self.trial = TRIALS[0]
         self.response: Response | None = None
@@ -159,7 +161,7 @@ class Chooser:
         second = area in self.open or not self.coder.prior.context
         price = self.trial.second if second else self.trial.first
         gradient = self.open.setdefault(area, self._gradient(area, latent, response))
-        weight = np.float32(price / response.median) * response.energy
+        weight = np.float32(price * self.worth(response)) * response.energy
         tables = index.astype(np.int64) + self.coder.prior.channels
         for start in range(0, response.channels, self.trial.group):
             part = np.arange(start, min(start + self.trial.group, response.channels))
@@ -186,6 +188,15 @@ class Chooser:
         if self.response is None:
             self.response = self._measured(np.asarray(latent.read(area)))
         return self.response
+
+    def worth(self, response: Response) -> float:
+        """Bits that a squared level of error is worth in this image: lambda, where the bundle knows its own."""
+        manifest = self.coder.networks.bundle.manifest
+        named = (manifest.training.get(name, 1.0) for name in ("lambda_lowest", "lambda_highest", "weight"))
+        lowest, highest, weight = (v if isinstance(v, (int, float)) and 0 < v < 1e9 else 0.0 for v in named)
+        if not (lowest and highest and weight and "lambda_lowest" in manifest.training):
+            return PRICE / response.median
+        return weight * lowest ** (1 - self.level) * highest**self.level / manifest.channels
 
     def error(self, latent: Floats) -> float:
         """The squared error, in levels of 255, of the image that a whole latent is decoded to."""
@@ -259,12 +270,14 @@ def encode(
     chooser = Chooser(coder, Held(image), quality, whole=True)
     best: Floats = np.empty_like(latent)
     body = coder.encode(latent, header, best)
-    if median := chooser.measured(Held(latent), everything(latent.shape)).median:
-        lowest = 8 * len(body) + PRICE / median * chooser.error(best)
+    response = chooser.measured(Held(latent), everything(latent.shape))
+    if response.median:
+        worth = chooser.worth(response)
+        lowest = 8 * len(body) + worth * chooser.error(best)
         for chooser.trial in TRIALS[:effort]:
             decoded = np.empty_like(latent)
             tried = coder.encode(latent, header, decoded, chooser)
-            cost = 8 * len(tried) + PRICE / median * chooser.error(decoded)
+            cost = 8 * len(tried) + worth * chooser.error(decoded)
             if cost < lowest:
                 lowest, body, best = cost, tried, decoded
     if out is not None:

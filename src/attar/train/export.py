@@ -127,6 +127,8 @@ def to_bundle_bytes(
     if isinstance(net, HyperNetwork):
         parts, differences = export_hyper.parts(net, images, half=half)
         tables, extra = export_hyper.tables(net, make_tables), export_hyper.about(net)
+        lowest, highest = net.options["lambda"]
+        training = {**(training or {}), "lambda_lowest": lowest, "lambda_highest": highest}
     else:
         parts, differences = _factorized_parts(net, images, half)
         tables, extra = make_tables(net.prior), {"entropy": Entropy("factorized")}

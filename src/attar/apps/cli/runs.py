@@ -196,7 +196,7 @@ def without_folder(description: str, dataset: str) -> str:
 def training_summary(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a bundle says of its training."""
     progress, config = record["progress"], record["config"]
-    kept = ("loss", "alpha", "lmbda", "batch_size", "learning_rate", "schedule", "seed")
+    kept = ("loss", "weight", "alpha", "lmbda", "batch_size", "learning_rate", "schedule", "seed")
     try:
         rows = progress.get("history") or [{}]
         return {
