@@ -22,6 +22,7 @@ from attar.train import checkpoint, datasets, network  # before Keras: chooses i
 
 import keras  # isort: skip
 from attar.train.hyperprior import HyperNetwork
+from attar.train.tensors import to_numpy
 
 Pieces = Sequence[tuple[int, int]]
 """(old, new) sizes of the parts of an axis: each grows at its end."""
@@ -179,15 +180,10 @@ def gains(model: Any) -> Any:
 
 def put(variable: Any, values: Any, where: Any) -> None:
     """Assign a part of a kernel (1, 1, C, F) or of a bias."""
-    array = checkpoint_array(variable)
+    array = to_numpy(variable)
     target = array[0, 0] if array.ndim == 4 else array
     target[where] = values
     variable.assign(array)
-
-
-def checkpoint_array(variable: Any) -> np.ndarray:
-    """A writable copy of a variable."""
-    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def widened(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -195,9 +191,7 @@ def widened(old: dict[str, np.ndarray], new: dict[str, np.ndarray]) -> dict[str,
     name = "compressed_representation/bias"
     latent = (len(old[name]), len(new["weights/" + name]))
     return {
-        name: grown(
-            before, fresh, [pieces(name, axis, before, fresh, latent) for axis in range(fresh.ndim)]
-        )
+        name: grown(before, fresh, [pieces(name, axis, before, fresh, latent) for axis in range(fresh.ndim)])
         for name, fresh in new.items()
         for before in (old[name.removeprefix("weights/")],)
     }
