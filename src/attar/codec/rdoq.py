@@ -196,7 +196,8 @@ class Chooser:
         lowest, highest, weight = (v if isinstance(v, (int, float)) and 0 < v < 1e9 else 0.0 for v in named)
         if not (lowest and highest and weight and "lambda_lowest" in manifest.training):
             return PRICE / response.median
-        return weight * lowest ** (1 - self.level) * highest**self.level / manifest.channels
+        price: float = weight * lowest ** (1 - self.level) * highest**self.level
+        return price / manifest.channels
 
     def error(self, latent: Floats) -> float:
         """The squared error, in levels of 255, of the image that a whole latent is decoded to."""
