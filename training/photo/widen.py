@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from attar import spec as specs
 from attar.train import checkpoint, datasets, network  # before Keras: chooses its backend
 
 import keras  # isort: skip
+from attar.train.blocks import PixelUnshuffle
 from attar.train.hyperprior import HyperNetwork
 from attar.train.tensors import to_numpy
 
@@ -48,8 +50,7 @@ def main() -> None:
     start = widened(kept.part("weights"), checkpoint.weights(net))
     record = {key: value for key, value in kept.record.items() if key != "format"}
     record |= {"model": dict(spec.document), "digest": spec.digest()}
-    checkpoint.save(given.out, start, record)
-    checkpoint.restore_weights(net, checkpoint.load(given.out), given.out)
+    checkpoint.restore_weights(net, replace(kept, arrays=start), given.ckpt)
     split = datasets.load(given.photos, crop=given.crop, flip=True, channels=spec.input_shape[2]).train
     old = len(kept.part("weights")["compressed_representation/bias"])
     with torch.no_grad():
@@ -76,10 +77,10 @@ def fit_transforms(net: HyperNetwork, old: int, batches: Any) -> None:
         quality = torch.full((len(images),), FITTED_AT)
         full = net.synthesis([net.analysis([images, quality]), quality])
         seen = features([images, quality]).numpy()
-        error = (images.float() / 255 - full).numpy()
+        error = images.float() / 255 - full
         known.append(seen.reshape(-1, seen.shape[-1]))
         lost.append(blocks(error, seen.shape[1]))
-    x, error = np.concatenate(known).astype(np.float64), np.concatenate(lost).astype(np.float64)
+    x, error = np.concatenate(known).astype(np.float64), np.concatenate(lost)
     mean = x.mean(0)
     x -= mean
     weight = solve(x, error, 1e-3)
@@ -119,8 +120,8 @@ def response(net: HyperNetwork, shrink: Any, batches: Any) -> np.ndarray:
         for layer in layers[at + 1 : -1]:  # not the clipping at the end
             answers = [layer(answer) for answer in answers]
         given.append(change.flatten(0, 2).numpy())
-        seen.append(blocks((answers[1] - answers[0]).numpy(), features.shape[1]))
-    return solve(np.concatenate(given).astype(np.float64), np.concatenate(seen).astype(np.float64), 1e-4)
+        seen.append(blocks(answers[1] - answers[0], features.shape[1]))
+    return solve(np.concatenate(given).astype(np.float64), np.concatenate(seen), 1e-4)
 
 
 def solve(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
@@ -129,12 +130,12 @@ def solve(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
     return np.linalg.solve(square + ridge * np.trace(square) / len(square) * np.eye(len(square)), x.T @ y)
 
 
-def blocks(images: np.ndarray, rows: int) -> np.ndarray:
-    """(B, H, W, C) -> (B rows columns, values of a block)."""
-    count, height, width, channels = images.shape
-    block = height // rows
-    parts = images.reshape(count, rows, block, width // block, block, channels)
-    return parts.transpose(0, 1, 3, 2, 4, 5).reshape(count * rows * (width // block), -1)
+def blocks(images: Any, rows: int) -> np.ndarray:
+    """(B, H, W, C) -> (B rows columns, values of a block), in float64."""
+    found: np.ndarray = (
+        PixelUnshuffle(images.shape[1] // rows)(images).flatten(0, 2).numpy().astype(np.float64)
+    )
+    return found
 
 
 def fit_scales(net: HyperNetwork, old: int, batches: Any, steps: int = 300) -> None:

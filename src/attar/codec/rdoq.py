@@ -192,10 +192,11 @@ class Chooser:
     def worth(self, response: Response) -> float:
         """Bits that a squared level of error is worth in this image: lambda, where the bundle knows its own."""
         manifest = self.coder.networks.bundle.manifest
-        named = (manifest.training.get(name, 1.0) for name in ("lambda_lowest", "lambda_highest", "weight"))
-        lowest, highest, weight = (v if isinstance(v, (int, float)) and 0 < v < 1e9 else 0.0 for v in named)
-        if not (lowest and highest and weight and "lambda_lowest" in manifest.training):
+        training = {"weight": 1.0, **manifest.training}
+        given: list[Any] = [training.get(name) for name in ("lambda_lowest", "lambda_highest", "weight")]
+        if not all(isinstance(value, (int, float)) and 0 < value < 1e9 for value in given):
             return PRICE / response.median
+        lowest, highest, weight = given
         price: float = weight * lowest ** (1 - self.level) * highest**self.level
         return price / manifest.channels
 
