@@ -155,14 +155,43 @@ def test_sizes_that_differ_need_a_choice(tmp_path: Path) -> None:
         ({"limit": 0}, "limit 0: at least 1 image"),
         ({"shift": -1}, "shift -1: expected 0 or more"),
         ({"shift": 2, "crop": 8}, "shift 2: .* and 0 with a crop"),
+        ({"shrink": 0.0, "crop": 8}, "shrink 0.0: expected above 0 and at most 1"),
+        ({"shrink": 1.5, "crop": 8}, "shrink 1.5: expected above 0 and at most 1"),
+        ({"shrink": 0.5}, "shrink 0.5: .* and 1 without a crop"),
     ],
 )
-def test_options_out_of_range(options: dict[str, int], message: str) -> None:
+def test_options_out_of_range(options: dict[str, float], message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         load("digits", **options)
 
 
 # crops
+
+
+def test_crops_are_shrunk_as_far_as_the_image_goes(tmp_path: Path) -> None:
+    # A ramp of 4 levels a pixel is one of 4 to 8 in a crop of scale 1 to 1/2.
+    for name, side in {"a": 48, "b": 48, "c": 20, "d": 16, "e": 48}.items():
+        ramp = np.broadcast_to(4 * np.arange(side, dtype=np.uint8)[:, None, None], (side, side, 3)).copy()
+        ramp[0, 0, 0] = ord(name)  # no two images alike
+        save(tmp_path / "set" / f"{name}.png", ramp)
+    slopes: dict[str, list[float]] = {}
+    data = load(str(tmp_path / "set"), crop=16, shrink=0.5)
+    for epoch in range(60):
+        for indices, images in batches(data.train, 2, seed=3, epoch=epoch):
+            assert images.shape[1:] == (16, 16, 3)
+            for index, image in zip(indices, images, strict=True):
+                found = np.diff(image[3:13, 8, 1].astype(int)).mean()
+                slopes.setdefault(Path(data.train.name(index)).stem, []).append(found)
+        pairs = [batches(data.train, 2, seed=3, epoch=epoch, share=(rank, 2)) for rank in (0, 1)]
+        shared = [np.concatenate([part for _, part in both]) for both in zip(*pairs, strict=True)]
+        whole = [images for _, images in batches(data.train, 2, seed=3, epoch=epoch)]
+        assert all(np.array_equal(a, b) for a, b in zip(shared, whole, strict=True))
+    most = {"d": 4.0, "c": 5.0}
+    for name, found in slopes.items():
+        assert min(found) >= 3.9, name
+        assert max(found) == pytest.approx(most.get(name, 8.0), abs=0.6), name
+    central = data.validation.take(np.zeros(1, int), np.random.default_rng(0))[0]
+    assert np.diff(central[3:13, 8, 1].astype(int)).mean() == 4
 
 
 def test_crops_are_random_in_training_and_central_elsewhere(tmp_path: Path) -> None:

@@ -103,11 +103,13 @@ class HyperCoder:
         streams = split_streams(body, tile_count(shape, self.stride))
         return _OpenHyperLatent(_Walk(self, shape, _Decoding(self, streams, header, shape, tally), tiled))
 
-    def grouped(self, index: Indexes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The order that sorts elements by table, and the number of them that each table codes."""
+    def grouped(self, index: Indexes, mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of the elements in ``mask`` sorted by table, and the number of them that each table codes."""
+        places = np.flatnonzero(mask)
+        tables = index.ravel()[places]
         counts = np.zeros(self.prior.channels + self.prior.scales, dtype=np.int64)
-        counts[self.prior.channels :] = np.bincount(index, minlength=self.prior.scales)
-        return np.argsort(index, kind="stable"), counts
+        counts[self.prior.channels :] = np.bincount(tables, minlength=self.prior.scales)
+        return places[np.argsort(tables, kind="stable")], counts
 
 
 class Choice(Protocol):
@@ -163,8 +165,8 @@ class _Encoding:
         symbols = np.where(mask, _rounded(self.latent.read(area) - mean, self.coder.name), np.int32(0))
         if self.choice:
             symbols = self.choice.choose(area, self.latent, index, mean, mask)
-        order, counts = self.coder.grouped(index[mask])
-        self.sections[area].append((symbols[mask][order], counts))
+        places, counts = self.coder.grouped(index, mask)
+        self.sections[area].append((symbols.ravel()[places], counts))
         return symbols
 
     def done(self, area: Area) -> None:
@@ -212,11 +214,9 @@ class _Decoding:
 
     def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
         del mean
-        order, counts = self.coder.grouped(index[mask])
-        values = np.empty(order.size, dtype=np.int32)
-        values[order] = self.decoders[area].take(counts)
+        places, counts = self.coder.grouped(index, mask)
         symbols = np.zeros(mask.shape, dtype=np.int32)
-        symbols[mask] = values
+        symbols.ravel()[places] = self.decoders[area].take(counts)
         if self.tally:
             self.tally.add(area, index, symbols, mask)
         return symbols

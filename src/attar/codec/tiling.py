@@ -149,7 +149,7 @@ class Tiled:
         for tile in self.tiles(area):
             if tile not in self.kept:
                 made = self.make(tile)
-                self.kept[tile] = made if self.side is None else _apart(made)
+                self.kept[tile] = made if tile == everything(self.shape) else _apart(made)
             part = tile.common(area)
             found = self.kept[tile][part.within(tile.top, tile.left)]
             if part == area:

@@ -30,7 +30,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = MappingProxyType(
         **dict.fromkeys(("crop", "height", "width", "latent_dims"), SIZE),
         **dict.fromkeys(("weight", "lmbda", "adversarial_weight", "clip_norm", "save_minutes"), NONNEGATIVE),
         **dict.fromkeys(("warmup", "patience", "shift", "adversarial_warmup"), NONNEGATIVE),
-        "alpha": (0, 1),
+        **dict.fromkeys(("alpha", "shrink"), (0, 1)),
         "seed": (0, 2**32 - 1),
     }
 )
@@ -83,6 +83,10 @@ class TrainConfig:
     flip: bool = option(
         False,
         "Flip half of the training images left to right.",
+    )
+    shrink: float = option(
+        1.0,
+        "Smallest scale of a random crop: it is shrunk by a random factor between this and 1. Takes a 'crop'.",
     )
     limit: int | None = option(
         None,

@@ -21,7 +21,7 @@ from attar.codec.codec import Codec
 from attar.codec.manifest import Hyperprior
 from attar.codec.tables import Table
 from attar.errors import BundleError, ExportError, FormatError
-from attar.train import exactness, graphs
+from attar.train import exactness, graphs, layout
 from attar.train.hyperprior import HyperNetwork
 from attar.train.tensors import to_numpy
 
@@ -77,6 +77,7 @@ def parts(
                 found[name] = _exact(name, model, graph, given[name])
                 differences[name] = 0.0
             else:
+                graph = graphs.folded(layout.blocked(graph))
                 found[name], differences[name] = _close(name, model, graph, given[name], half)
         return found, differences
     finally:

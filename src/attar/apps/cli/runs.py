@@ -185,6 +185,7 @@ def load_data(config: TrainConfig, spec: Any) -> Any:
         limit=config.limit,
         shift=config.shift,
         flip=config.flip,
+        shrink=config.shrink,
     )
 
 

@@ -43,6 +43,7 @@ def load(
     limit: int | None = None,
     shift: int = 0,
     flip: bool = False,
+    shrink: float = 1.0,
 ) -> Dataset:
     """Load a data set.
 
@@ -55,7 +56,8 @@ def load(
     ``height`` and ``width`` resize, ``channels`` makes gray (1) or RGB (3); transparent images are laid over
     white. With ``crop``, batches are ``crop`` x ``crop`` pieces: random in training, central in validation
     and test. ``limit`` keeps at most so many images of each split, drawn with ``seed``. ``shift`` (whole
-    pixels; not with ``crop``) and ``flip`` augment training.
+    pixels; not with ``crop``), ``flip`` and ``shrink`` (the smallest scale of a crop; with ``crop``) augment
+    training.
 
     Raises :class:`DatasetError`, and :class:`~attar.errors.MissingExtraError` without TensorFlow Datasets.
     """
@@ -68,6 +70,8 @@ def load(
         raise DatasetError(
             f"shift {shift}: expected 0 or more pixels, and 0 with a crop, whose place is random anyhow"
         )
+    if not 0 < shrink <= 1 or (shrink < 1 and crop is None):
+        raise DatasetError(f"shrink {shrink}: expected above 0 and at most 1, and 1 without a crop")
     title, images, exact = _read(name, form, tfds, None if data_dir is None else Path(data_dir))
     which = assign(
         title, images.digests, images.parts, seed=seed if exact is None else FIXED_SEED, exact=exact
@@ -76,7 +80,7 @@ def load(
     splits = {part: _split(images, rows[part], f"{title}/{label}", crop) for part, label in LABELS.items()}
     train = splits[TRAIN]
     train = (
-        replace(train, random=True, flip=flip)
+        replace(train, random=True, flip=flip, shrink=shrink)
         if isinstance(train, CropSplit)
         else replace(train, shift=shift, flip=flip)
     )

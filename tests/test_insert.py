@@ -1,0 +1,83 @@
+"""training/photo/insert.py: a network with more layers begins as the old one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attar import spec as specs
+from attar.train import checkpoint, network
+from training_kit import numpy
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "data" / "tiny_photo.json"
+GAIN = {"QualityGain": {"levels": 4, "lowest": 0.0, "highest": 0.0}}
+
+
+@pytest.fixture
+def insert(monkeypatch: pytest.MonkeyPatch) -> Any:
+    found = importlib.util.spec_from_file_location("insert", ROOT / "training" / "photo" / "insert.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+
+    def run(*words: object) -> None:
+        monkeypatch.setattr(sys, "argv", ["insert.py", *map(str, words)])
+        module.main()
+
+    return run
+
+
+def layers_of(document: Any, block: str) -> list[Any]:
+    layers: list[Any] = document["model"]["layers"]["generator"]["layers"][block]["layers"]
+    return layers
+
+
+def kept(folder: Path) -> tuple[Any, Path]:
+    net = network.build(specs.load(TINY), seed=3, dtype="float32")
+    record = {
+        "model": json.loads(TINY.read_text()),
+        "digest": "",
+        "config": {},
+        "dataset": "",
+        "progress": {},
+    }
+    checkpoint.save(folder / "old.npz", checkpoint.weights(net), record)
+    return net, folder / "old.npz"
+
+
+def test_a_network_with_gains_between_gives_the_same(insert: Any, tmp_path: Path) -> None:
+    before, old = kept(tmp_path)
+    document = json.loads(TINY.read_text())
+    layers_of(document, "encoder").insert(2, GAIN)
+    layers_of(document, "decoder").insert(2, GAIN)
+    (tmp_path / "more.json").write_text(json.dumps(document))
+    insert(old, tmp_path / "more.json", tmp_path / "new.npz")
+    spec = specs.load(tmp_path / "more.json")
+    made = checkpoint.load(tmp_path / "new.npz")
+    assert made.record["digest"] == spec.digest()
+    after: Any = network.build(spec, seed=9, dtype="float32")
+    checkpoint.restore_weights(after, made, "new.npz")
+    assert len(after.weights) == len(before.weights) + 2
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    for quality in (0.0, 0.4, 1.0):
+        expected, found = (net(images, training=False, quality=quality) for net in (before, after))
+        np.testing.assert_array_equal(numpy(found.symbols), numpy(expected.symbols))
+        np.testing.assert_allclose(numpy(found.regenerated), numpy(expected.regenerated), atol=1e-6)
+
+
+def test_a_layer_that_is_gone_is_named(insert: Any, tmp_path: Path) -> None:
+    _, old = kept(tmp_path)
+    document = json.loads(TINY.read_text())
+    del layers_of(document, "context")[1]
+    (tmp_path / "less.json").write_text(json.dumps(document))
+    with pytest.raises(SystemExit, match=r"context.* is not in the new model"):
+        insert(old, tmp_path / "less.json", tmp_path / "new.npz")
+    assert not (tmp_path / "new.npz").exists()
