@@ -17,7 +17,8 @@ from training_kit import numpy
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "data" / "tiny_photo.json"
-GAIN = {"QualityGain": {"levels": 4, "lowest": 0.0, "highest": 0.0}}
+GAIN = {"QualityGain": {"levels": 3, "lowest": 0.0, "highest": 0.0}}
+SHIFT = {"QualityShift": {"levels": 5}}
 
 
 @pytest.fixture
@@ -53,11 +54,11 @@ def kept(folder: Path) -> tuple[Any, Path]:
     return net, folder / "old.npz"
 
 
-def test_a_network_with_gains_between_gives_the_same(insert: Any, tmp_path: Path) -> None:
+def test_a_network_with_new_layers_between_gives_the_same(insert: Any, tmp_path: Path) -> None:
     before, old = kept(tmp_path)
     document = json.loads(TINY.read_text())
     layers_of(document, "encoder").insert(2, GAIN)
-    layers_of(document, "decoder").insert(2, GAIN)
+    layers_of(document, "decoder").insert(2, SHIFT)
     (tmp_path / "more.json").write_text(json.dumps(document))
     insert(old, tmp_path / "more.json", tmp_path / "new.npz")
     spec = specs.load(tmp_path / "more.json")

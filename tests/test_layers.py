@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from attar.train import layers
+from attar.train import blocks, layers
 from training_kit import gradient, numpy
 
 RNG = np.random.default_rng(3)
@@ -144,6 +144,16 @@ def test_pixels_become_units() -> None:
     )
     half = layers.PixelsToUnit(dtype="mixed_bfloat16")(pixels)
     assert "bfloat16" in str(half.dtype)
+
+
+def test_a_shift_is_interpolated_between_its_levels() -> None:
+    layer = blocks.QualityShift(levels=3)
+    values = np.ones((3, 2, 2, 2), np.float32)
+    assert np.array_equal(numpy(layer([values, np.array([0.0, 0.3, 1.0], np.float32)])), values)
+    layer.shifts.assign([[0, 0], [4, 8], [6, -8]])
+    found = numpy(layer([values, np.array([0.25, 0.5, 1.0], np.float32)]))
+    expected = np.array([[3, 5], [5, 9], [7, -7]], np.float32)
+    np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], found.shape))
 
 
 @pytest.mark.parametrize(

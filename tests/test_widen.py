@@ -20,7 +20,7 @@ PHOTOS = ROOT / "src" / "attar" / "data" / "photos"
 TINY = ROOT / "tests" / "data" / "tiny_photo.json"
 WIDER = {
     ("encoder", 4): 40,
-    ("encoder", 6): 40,
+    ("encoder", 8): 40,
     ("decoder", 1): 40,
     ("hyper_decoder", 6): 48,
     ("hyper_scales", 7): 48,

@@ -118,7 +118,10 @@ def response(net: HyperNetwork, shrink: Any, batches: Any) -> np.ndarray:
         change = torch.randn_like(features) * (0.1 * features.std())
         answers = [features, features + change]
         for layer in layers[at + 1 : -1]:  # not the clipping at the end
-            answers = [layer(answer) for answer in answers]
+            if isinstance(layer, keras.layers.InputLayer):
+                continue
+            given_too = (quality,) if getattr(layer, "takes_quality", False) else ()
+            answers = [layer([answer, *given_too] if given_too else answer) for answer in answers]
         given.append(change.flatten(0, 2).numpy())
         seen.append(blocks(answers[1] - answers[0], features.shape[1]))
     return solve(np.concatenate(given).astype(np.float64), np.concatenate(seen), 1e-4)
@@ -174,8 +177,8 @@ def dense(model: Any) -> list[Any]:
 
 
 def gains(model: Any) -> Any:
-    """Logarithms (levels, C) of a network's gains."""
-    (layer,) = (layer for layer in model.layers if type(layer).__name__ == "QualityGain")
+    """Logarithms (levels, C) of a network's last gains, in an encoder those of the latent."""
+    *_, layer = (layer for layer in model.layers if type(layer).__name__ == "QualityGain")
     return layer.log_gains.value
 
 

@@ -199,10 +199,7 @@ class QualityGain(keras.layers.Layer):
     def call(self, inputs: tuple[Any, Any]) -> Any:
         """Values (B, H, W, C) and quality (B,) in 0..1 -> values times gains, float32 (B, H, W, C)."""
         values, quality = inputs
-        levels = ops.arange(self.levels, dtype="float32")
-        place = ops.expand_dims(ops.cast(quality, "float32"), -1) * (self.levels - 1.0)  # (B, 1)
-        near = ops.relu(1.0 - ops.abs(place - levels))  # (B, levels): the two neighbours' shares
-        gains = ops.exp(ops.matmul(near, self.log_gains))  # (B, C)
+        gains = ops.exp(_between_levels(self.log_gains, quality))  # (B, C)
         return ops.cast(values, "float32") * gains[:, None, None, :]
 
     def compute_output_shape(self, shape: Any) -> Shape:
@@ -215,6 +212,53 @@ class QualityGain(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
+@keras.saving.register_keras_serializable("attar")
+class QualityShift(keras.layers.Layer):
+    """A vector that depends on the quality, added at every position: what follows can tell qualities apart.
+
+    At the beginning of a trunk of gated blocks it reaches the gate of each of them, which then open or close
+    features by the quality at no cost. It begins as 0.
+
+    Args:
+        levels: number of vectors, from quality 0 to quality 1; between two of them, their mixture.
+    """
+
+    takes_quality = True
+
+    def __init__(self, levels: int = 8, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.levels = _whole(levels, "QualityShift: levels", 2, 256)
+
+    def build(self, shape: Any) -> None:
+        """Make (levels, C) values for the inputs (B, H, W, C) and (B,)."""
+        channels = int(shape[0][-1])
+        self.shifts = self.add_weight(name="shifts", shape=(self.levels, channels), initializer="zeros")
+
+    def call(self, inputs: tuple[Any, Any]) -> Any:
+        """Values (B, H, W, C) and quality (B,) in 0..1 -> values plus the shift, float32 (B, H, W, C)."""
+        values, quality = inputs
+        return ops.cast(values, "float32") + _between_levels(self.shifts, quality)[:, None, None, :]
+
+    def compute_output_shape(self, shape: Any) -> Shape:
+        """The shape of the values."""
+        return tuple(shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "levels": self.levels}
+
+
+def _between_levels(table: Any, quality: Any) -> Any:
+    """Rows of a table (levels, C), linear between neighbours, for qualities (B,) in 0..1 -> (B, C)."""
+    count = int(table.shape[0])
+    place = ops.expand_dims(ops.cast(quality, "float32"), -1) * (count - 1.0)  # (B, 1)
+    near = ops.relu(
+        1.0 - ops.abs(place - ops.arange(count, dtype="float32"))
+    )  # (B, levels): neighbours' shares
+    return ops.matmul(near, table)
+
+
 def _whole(value: Any, what: str, lowest: int, highest: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise ValueError(f"{what} is {value!r}, expected a whole number from {lowest} to {highest}")
@@ -222,6 +266,6 @@ def _whole(value: Any, what: str, lowest: int, highest: int) -> int:
 
 
 BLOCKS: Mapping[str, type] = MappingProxyType(
-    {cls.__name__: cls for cls in (PixelUnshuffle, PixelShuffle, GatedBlock, QualityGain)}
+    {cls.__name__: cls for cls in (PixelUnshuffle, PixelShuffle, GatedBlock, QualityGain, QualityShift)}
 )
 """Layers of this module that a model.json may name."""

@@ -26,7 +26,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 COUNT, SIZE, NONNEGATIVE = (1, None), (1, 1 << 16), (0, None)
 RANGES: Mapping[str, tuple[float, float | None]] = MappingProxyType(
     {
-        **dict.fromkeys(("batch_size", "epochs", "steps_per_epoch", "limit"), COUNT),
+        **dict.fromkeys(("batch_size", "micro_batch", "epochs", "steps_per_epoch", "limit"), COUNT),
         **dict.fromkeys(("crop", "height", "width", "latent_dims"), SIZE),
         **dict.fromkeys(("weight", "lmbda", "adversarial_weight", "clip_norm", "save_minutes"), NONNEGATIVE),
         **dict.fromkeys(("warmup", "patience", "shift", "adversarial_warmup"), NONNEGATIVE),
@@ -99,6 +99,10 @@ class TrainConfig:
     batch_size: int = option(
         32,
         "Images in one step, of all processes together.",
+    )
+    micro_batch: int | None = option(
+        None,
+        "Images of a step that a process works on at once: less memory, the same gradient; None: all (PyTorch only).",
     )
     epochs: int = option(
         15,

@@ -58,7 +58,7 @@ def _part_convolutions(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         spread = makers.get(node.input[0]) if node.op_type == "Split" else None
         expand = makers.get(spread.input[0]) if spread is not None else None
-        if expand is None or len(node.output) != 2 or attribute(node, "axis") != 1:
+        if spread is None or expand is None or len(node.output) != 2 or attribute(node, "axis") != 1:
             continue
         pair = (expand, spread)
         if any(item.op_type != "Conv" or uses[item.output[0]] != 1 for item in pair):

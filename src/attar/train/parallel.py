@@ -70,14 +70,14 @@ class Team:
 
     def share(self, drawn: Any) -> Any:
         """This process's rows of what was drawn for a whole batch: a tensor, a list or a dict of them, or None."""
-        if self.size == 1 or drawn is None:
+        if self.size == 1:
             return drawn
-        if isinstance(drawn, Mapping):
-            return {name: self.share(value) for name, value in drawn.items()}
-        if isinstance(drawn, (list, tuple)):
-            return [self.share(value) for value in drawn]
-        count = int(drawn.shape[0]) // self.size
-        return drawn[self.rank * count : (self.rank + 1) * count]
+
+        def mine(tensor: Any) -> Any:
+            count = int(tensor.shape[0]) // self.size
+            return tensor[self.rank * count : (self.rank + 1) * count]
+
+        return each_tensor(mine, drawn)
 
     def average(self, tensors: Sequence[Any]) -> None:
         """Replace float tensors by their means over the processes, in place, in one exchange."""
@@ -230,6 +230,17 @@ class Team:
         torch.manual_seed(
             int(np.random.SeedSequence([seed, self.rank, step]).generate_state(1, np.uint64)[0] >> 1)
         )
+
+
+def each_tensor(change: Callable[[Any], Any], drawn: Any) -> Any:
+    """What was drawn for a batch, each tensor in it changed: a tensor, a list or a dict of them, or None."""
+    if drawn is None:
+        return None
+    if isinstance(drawn, Mapping):
+        return {name: each_tensor(change, value) for name, value in drawn.items()}
+    if isinstance(drawn, (list, tuple)):
+        return [each_tensor(change, value) for value in drawn]
+    return change(drawn)
 
 
 ALONE = Team()

@@ -86,6 +86,7 @@ def make_step(
     optimizer: str = "adam",
     adversary: Any = None,
     team: Team = ALONE,
+    micro_batch: int | None = None,
 ) -> Step:
     """The training step for the Keras backend in use.
 
@@ -98,9 +99,10 @@ def make_step(
         optimizer: ``adam``, or on PyTorch ``soap`` (:mod:`attar.train.soap`).
         adversary: the :class:`attar.train.adversarial.Adversary` trained beside the network, on PyTorch.
         team: the processes that share every batch, on PyTorch.
+        micro_batch: images of a process whose gradients are found at once, on PyTorch; None: all of a step's.
 
     Raises:
-        TrainingError: for SOAP on another backend.
+        TrainingError: for what another backend, or an adversary, does not have.
     """
     backend = keras.backend.backend()
     if backend == "torch":
@@ -108,7 +110,13 @@ def make_step(
         from attar.train.torchstep import TorchStep
 
         arguments = (network, loss, clip_norm, average, compiled, optimizer, team)
-        return TorchStep(*arguments) if adversary is None else AdversarialStep(adversary, *arguments)
+        if adversary is None:
+            return TorchStep(*arguments, micro_batch)
+        if micro_batch is not None:
+            raise TrainingError("a discriminator sees whole batches: micro_batch cannot be used with it")
+        return AdversarialStep(adversary, *arguments)
+    if micro_batch is not None:
+        raise TrainingError(f"micro_batch is for PyTorch only, and Keras runs on {backend}")
     if optimizer != "adam":
         raise TrainingError(f"the optimizer {optimizer} runs on PyTorch only: set KERAS_BACKEND=torch")
     backends: dict[str, Callable[..., Step]] = {"tensorflow": _TensorFlowStep, "jax": _JaxStep}

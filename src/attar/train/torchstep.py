@@ -16,7 +16,7 @@ import torch
 from attar.errors import CheckpointError
 from attar.train import losses, soap, steps
 from attar.train.network import Network
-from attar.train.parallel import ALONE, Team
+from attar.train.parallel import ALONE, Team, each_tensor
 from attar.train.tensors import to_numpy
 
 
@@ -32,9 +32,10 @@ class TorchStep:
         compiled: bool,
         optimizer: str = "adam",
         team: Team = ALONE,
+        micro_batch: int | None = None,
     ) -> None:
         self.network, self.loss, self.clip_norm, self.momentum = network, loss, clip_norm, average
-        self.compiled, self.team = compiled, team
+        self.compiled, self.team, self.micro_batch = compiled, team, micro_batch
         trainable = steps.trained_variables(network)
         self.names = list(trainable)
         self.weights = [variable.value for variable in trainable.values()]
@@ -62,9 +63,18 @@ class TorchStep:
 
     def __call__(self, images: np.ndarray, learning_rate: float) -> Any:
         """See :class:`attar.train.steps.Step`."""
-        value, metrics = self.forward(*self.prepare(images))
-        self.descend(value, metrics, learning_rate)
-        return metrics
+        batch, drawn = self.prepare(images)
+        count = len(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        total: Any = 0.0
+        for start in range(0, count, self.micro_batch or count):
+            rows = slice(start, start + (self.micro_batch or count))
+            value, metrics = self.forward(batch[rows], each_tensor(lambda tensor: tensor[rows], drawn))  # noqa: B023
+            share = len(batch[rows]) / count
+            (share * value).backward()
+            total = total + share * metrics
+        self.update(total, learning_rate)
+        return total
 
     def prepare(self, images: np.ndarray) -> tuple[Any, dict[str, Any]]:
         """Images on the device, and the random numbers for them: their share of those of the whole batch."""
@@ -76,6 +86,10 @@ class TorchStep:
         """One step down the loss ``value``; the metrics become, in place, those of the whole batch."""
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
+        self.update(metrics, learning_rate)
+
+    def update(self, metrics: Any, learning_rate: float) -> None:
+        """One step by the gradient that the weights hold; the metrics become, in place, those of the whole batch."""
         gradients = [weight.grad for weight in self.weights if weight.grad is not None]
         self.team.average([*gradients, *self.statistics, metrics])
         if self.clip_norm is not None:

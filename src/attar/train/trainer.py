@@ -116,6 +116,7 @@ class Trainer:
             optimizer=config.optimizer,
             adversary=self.adversary,
             team=self.team,
+            micro_batch=config.micro_batch,
         )
 
     def transfer(self, path: str | os.PathLike[str]) -> None:
