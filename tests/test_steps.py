@@ -60,20 +60,6 @@ def test_metrics_are_those_of_the_batch_before_the_update() -> None:
     np.testing.assert_allclose(found, numpy(expected), rtol=1e-4)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the option is PyTorch's")
-@pytest.mark.parametrize("micro_batch", [8, 12, 32, 100])
-def test_a_step_in_parts_is_the_same_step(micro_batch: int) -> None:
-    whole, parts_of_it = (build(dense(), seed=1) for _ in range(2))
-    first, second = (
-        steps.make_step(whole, losses.Loss(), average=0.9),
-        steps.make_step(parts_of_it, losses.Loss(), average=0.9, micro_batch=micro_batch),
-    )
-    for _ in range(3):
-        np.testing.assert_allclose(numpy(second(IMAGES, 1e-3)), numpy(first(IMAGES, 1e-3)), rtol=1e-4)
-    for name, value in weights(whole).items():
-        np.testing.assert_allclose(weights(parts_of_it)[name], value, atol=1e-5)
-
-
 def test_the_loss_is_the_distortion_and_the_price_of_the_bits() -> None:
     net, loss = build(dense()), losses.Loss("mse", weight=0.5, lmbda=0.3)
     value, metrics = steps.measure(net, loss, IMAGES, training=False)
