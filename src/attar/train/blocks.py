@@ -253,9 +253,8 @@ def _between_levels(table: Any, quality: Any) -> Any:
     """Rows of a table (levels, C), linear between neighbours, for qualities (B,) in 0..1 -> (B, C)."""
     count = int(table.shape[0])
     place = ops.expand_dims(ops.cast(quality, "float32"), -1) * (count - 1.0)  # (B, 1)
-    near = ops.relu(
-        1.0 - ops.abs(place - ops.arange(count, dtype="float32"))
-    )  # (B, levels): neighbours' shares
+    levels = ops.arange(count, dtype="float32")
+    near = ops.relu(1.0 - ops.abs(place - levels))  # (B, levels): the two neighbours' shares
     return ops.matmul(near, table)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from attar.errors import DatasetError
+from attar.train.datasets.form import Form, conform
 
 __all__ = ["ArraySplit", "CropSplit", "Dataset", "Split", "batches"]
 
@@ -157,22 +157,13 @@ class CropSplit:
             image = self.pixels[start : start + height * width * self.channels].reshape(
                 height, width, self.channels
             )
-            piece = image[top : top + side, left : left + side]
-            if side > self.crop:
-                piece = _resized(piece, self.crop)
+            piece = conform(image[top : top + side, left : left + side], Form(self.crop, self.crop))
             crop[:] = piece[:, ::-1] if mirror else piece
         return out
 
     def name(self, index: int) -> str:
         """Name an image for people."""
         return self.names[self.rows[index]] if self.names else f"{self.label}/{index}"
-
-
-def _resized(image: np.ndarray, side: int) -> np.ndarray:
-    """Uint8 (H, W, C) -> (side, side, C), by Pillow's antialiased Lanczos filter."""
-    gray = image.shape[2] == 1
-    small = Image.fromarray(image[..., 0] if gray else image).resize((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(small).reshape(side, side, -1)
 
 
 def batches(
