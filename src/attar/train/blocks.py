@@ -163,8 +163,27 @@ def _shifted(layer: Any) -> Any:
     return spread
 
 
+class _ByQuality(keras.layers.Layer):
+    """A layer that has a vector for each of some levels of quality, and takes (values, quality)."""
+
+    takes_quality = True
+
+    def __init__(self, levels: int = 8, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", "float32")
+        super().__init__(**kwargs)
+        self.levels = _whole(levels, f"{type(self).__name__}: levels", 2, 256)
+
+    def compute_output_shape(self, shape: Any) -> Shape:
+        """The shape of the values."""
+        return tuple(shape[0])
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "levels": self.levels}
+
+
 @keras.saving.register_keras_serializable("attar")
-class QualityGain(keras.layers.Layer):
+class QualityGain(_ByQuality):
     """A gain for each channel that depends on the quality: one model for all rates.
 
     The gain unit of Cui et al. 2021 (arXiv:2003.02012): ``levels`` vectors of gains, interpolated in the
@@ -177,14 +196,10 @@ class QualityGain(keras.layers.Layer):
         highest: log2 of all gains at quality 1 before training.
     """
 
-    takes_quality = True
-
     def __init__(self, levels: int = 8, lowest: float = -2.0, highest: float = 2.0, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
+        super().__init__(levels, **kwargs)
         if not (math.isfinite(lowest) and math.isfinite(highest) and max(abs(lowest), abs(highest)) <= 16):
             raise ValueError(f"QualityGain: lowest {lowest} and highest {highest}, expected -16 to 16")
-        self.levels = _whole(levels, "QualityGain: levels", 2, 256)
         self.lowest, self.highest = lowest, highest
 
     def build(self, shape: Any) -> None:
@@ -202,18 +217,13 @@ class QualityGain(keras.layers.Layer):
         gains = ops.exp(_between_levels(self.log_gains, quality))  # (B, C)
         return ops.cast(values, "float32") * gains[:, None, None, :]
 
-    def compute_output_shape(self, shape: Any) -> Shape:
-        """The shape of the values."""
-        return tuple(shape[0])
-
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the layer."""
-        own = {"levels": self.levels, "lowest": self.lowest, "highest": self.highest}
-        return {**super().get_config(), **own}
+        return {**super().get_config(), "lowest": self.lowest, "highest": self.highest}
 
 
 @keras.saving.register_keras_serializable("attar")
-class QualityShift(keras.layers.Layer):
+class QualityShift(_ByQuality):
     """A vector that depends on the quality, added at every position: what follows can tell qualities apart.
 
     At the beginning of a trunk of gated blocks it reaches the gate of each of them, which then open or close
@@ -222,13 +232,6 @@ class QualityShift(keras.layers.Layer):
     Args:
         levels: number of vectors, from quality 0 to quality 1; between two of them, their mixture.
     """
-
-    takes_quality = True
-
-    def __init__(self, levels: int = 8, **kwargs: Any) -> None:
-        kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
-        self.levels = _whole(levels, "QualityShift: levels", 2, 256)
 
     def build(self, shape: Any) -> None:
         """Make (levels, C) values for the inputs (B, H, W, C) and (B,)."""
@@ -239,14 +242,6 @@ class QualityShift(keras.layers.Layer):
         """Values (B, H, W, C) and quality (B,) in 0..1 -> values plus the shift, float32 (B, H, W, C)."""
         values, quality = inputs
         return ops.cast(values, "float32") + _between_levels(self.shifts, quality)[:, None, None, :]
-
-    def compute_output_shape(self, shape: Any) -> Shape:
-        """The shape of the values."""
-        return tuple(shape[0])
-
-    def get_config(self) -> dict[str, Any]:
-        """What rebuilds the layer."""
-        return {**super().get_config(), "levels": self.levels}
 
 
 def _between_levels(table: Any, quality: Any) -> Any:
