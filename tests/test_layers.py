@@ -156,9 +156,43 @@ def test_a_shift_is_interpolated_between_its_levels() -> None:
     np.testing.assert_allclose(found, np.broadcast_to(expected[:, None, None], found.shape))
 
 
+def test_an_inverted_block_bends_features_of_any_size() -> None:
+    block = blocks.InvertedBlock(expansion=2.0, slope=0.25)
+    values = RNG.normal(size=(1, 4, 5, 3)).astype("float32")
+    found = numpy(block(values)) - values
+    tiny = np.float32(1e-4)
+    np.testing.assert_allclose(numpy(block(tiny * values)) - tiny * values, tiny * found, rtol=1e-2, atol=1e-7)
+    assert abs(found + numpy(block(-values)) + values).max() > 0.1 * abs(found).max(), "a linear block"
+
+    def rectified(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x, 0.25 * x)
+
+    expand, spread, project = (numpy(part.kernel) for part in (block.expand, block.spread, block.project))
+    padded = np.pad(rectified(values @ expand[0, 0]), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    hidden = sum(
+        padded[:, i : i + 4, j : j + 5] * spread[i, j, :, 0] for i in range(3) for j in range(3)
+    )
+    np.testing.assert_allclose(found, rectified(hidden) @ project[0, 0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "message"),
+    [
+        (blocks.InvertedBlock, {"expansion": 0}, "InvertedBlock: expansion is 0"),
+        (blocks.InvertedBlock, {"slope": 1.5}, "InvertedBlock: slope is 1.5, expected 0 to 1"),
+        (blocks.GatedBlock, {"kernel_size": 0}, "GatedBlock: kernel_size is 0"),
+    ],
+)
+def test_a_block_that_cannot_be_is_refused(cls: Any, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        cls(**arguments)
+
+
 @pytest.mark.parametrize(
     ("cls", "arguments"),
     [
+        (blocks.GatedBlock, {"expansion": 0.5, "kernel_size": 5}),
+        (blocks.InvertedBlock, {"expansion": 2.5, "kernel_size": 5, "slope": 0.01}),
         (layers.Quantizer, {"seed": 4}),
         (layers.FactorizedPrior, {"components": 2, "spread": 1.5}),
         (layers.ClipToUnit, {}),

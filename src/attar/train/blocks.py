@@ -80,35 +80,33 @@ class PixelShuffle(keras.layers.Layer):
         return {**super().get_config(), "factor": self.factor}
 
 
-@keras.saving.register_keras_serializable("attar")
-class GatedBlock(keras.layers.Layer):
-    """1x1 expansion, depthwise convolution, gate, 1x1 projection, added to the input.
+class _Residual(keras.layers.Layer):
+    """1x1 expansion, depthwise convolution and 1x1 projection, added to the input."""
 
-    The building block of the fast learned codecs (EVC, Wang et al. 2023, arXiv:2302.05071; DCVC-RT, Jia et
-    al. 2025, arXiv:2502.20762): dense mixing of channels where it is cheap, spatial mixing where it costs
-    nothing, and a gate (a times sigmoid of b) in place of GDN. It costs ``(3 e C + k^2 2 e) C`` MACs a
-    position for C channels, expansion e and kernel k.
+    halves = 1
+    """Channels that are spread for each that is projected."""
+    first: Any = "glorot_uniform"
+    """Initial weights of the expansion."""
+    last = 0.1
+    """Scale of the projection's variance at the beginning: a small one lets a deep stack begin as the identity."""
 
-    Args:
-        expansion: hidden channels per channel.
-        kernel_size: of the depthwise convolution.
-    """
-
-    def __init__(self, expansion: float = 1.0, kernel_size: int = 3, **kwargs: Any) -> None:
+    def __init__(self, expansion: float, kernel_size: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        name = type(self).__name__
         if not 0 < expansion <= 16:
-            raise ValueError(f"GatedBlock: expansion is {expansion}, expected above 0 and at most 16")
+            raise ValueError(f"{name}: expansion is {expansion}, expected above 0 and at most 16")
         self.expansion = expansion
-        self.kernel_size = _whole(kernel_size, "GatedBlock: kernel_size", 1, 31)
+        self.kernel_size = _whole(kernel_size, f"{name}: kernel_size", 1, 31)
 
     def build(self, shape: Shape) -> None:
         """Make the three convolutions for an input (B, H, W, C)."""
         channels = int(shape[-1] or 0)
         hidden = max(1, round(self.expansion * channels))
-        policy = self.dtype_policy
-        # A small last projection lets a deep stack begin as the identity.
-        small = keras.initializers.VarianceScaling(0.1)
-        self.expand = keras.layers.Conv2D(2 * hidden, 1, name="expand", dtype=policy)
+        wide, policy = self.halves * hidden, self.dtype_policy
+        small = keras.initializers.VarianceScaling(self.last)
+        self.expand = keras.layers.Conv2D(
+            wide, 1, kernel_initializer=self.first, name="expand", dtype=policy
+        )
         # Keras would count all channels in the fan-in of a depthwise kernel, and begin far too small.
         lecun = keras.initializers.RandomNormal(stddev=1 / self.kernel_size)
         self.spread = keras.layers.DepthwiseConv2D(
@@ -118,7 +116,7 @@ class GatedBlock(keras.layers.Layer):
             channels, 1, kernel_initializer=small, name="project", dtype=policy
         )
         self.expand.build(shape)
-        self.spread.build((*shape[:-1], 2 * hidden))
+        self.spread.build((*shape[:-1], wide))
         self.project.build((*shape[:-1], hidden))
 
     def call(self, values: Any) -> Any:
@@ -127,8 +125,11 @@ class GatedBlock(keras.layers.Layer):
         if is_compiling():
             # A compiler fuses shifted products with what is around them, which it cannot do with a convolution.
             expand, spread, project = _pointwise(expand), _shifted(spread), _pointwise(project)
-        content, gate = ops.split(spread(expand(values)), 2, axis=-1)
-        return values + project(content * ops.sigmoid(gate))
+        return values + project(self._hidden(values, expand, spread))
+
+    def _hidden(self, values: Any, expand: Any, spread: Any) -> Any:
+        """What is projected."""
+        raise NotImplementedError
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """The shape of the input."""
@@ -137,6 +138,66 @@ class GatedBlock(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """What rebuilds the layer."""
         return {**super().get_config(), "expansion": self.expansion, "kernel_size": self.kernel_size}
+
+
+@keras.saving.register_keras_serializable("attar")
+class GatedBlock(_Residual):
+    """1x1 expansion, depthwise convolution, gate, 1x1 projection, added to the input.
+
+    The building block of the fast learned codecs (EVC, Wang et al. 2023, arXiv:2302.05071; DCVC-RT, Jia et
+    al. 2025, arXiv:2502.20762): dense mixing of channels where it is cheap, spatial mixing where it costs
+    nothing, and a gate (a times sigmoid of b) in place of GDN. It costs ``(3 e C + k^2 2 e) C`` MACs a
+    position for C channels, expansion e and kernel k.
+
+    A sigmoid is all but linear for small features: see :class:`InvertedBlock` for what comes from an image.
+
+    Args:
+        expansion: hidden channels per channel.
+        kernel_size: of the depthwise convolution.
+    """
+
+    halves = 2
+
+    def __init__(self, expansion: float = 1.0, kernel_size: int = 3, **kwargs: Any) -> None:
+        super().__init__(expansion, kernel_size, **kwargs)
+
+    def _hidden(self, values: Any, expand: Any, spread: Any) -> Any:
+        content, gate = ops.split(spread(expand(values)), 2, axis=-1)
+        return content * ops.sigmoid(gate)
+
+
+@keras.saving.register_keras_serializable("attar")
+class InvertedBlock(_Residual):
+    """1x1 expansion, rectifier, depthwise convolution, rectifier, 1x1 projection, added to the input.
+
+    The inverted residual of Sandler et al. 2018 (arXiv:1801.04381) with leaky rectifiers, which the fast
+    learned codecs build on, too (EVC, Wang et al. 2023, arXiv:2302.05071). A rectifier bends features of any
+    size, where the sigmoid of a :class:`GatedBlock` is all but linear for the small ones that details of an
+    image are. It costs ``(2 e C + k^2 e) C`` MACs a position for C channels, expansion e and kernel k.
+
+    Args:
+        expansion: hidden channels per channel.
+        kernel_size: of the depthwise convolution.
+        slope: of the rectifiers below 0.
+    """
+
+    first, last = "he_normal", 0.25
+
+    def __init__(
+        self, expansion: float = 1.5, kernel_size: int = 3, slope: float = 0.1, **kwargs: Any
+    ) -> None:
+        super().__init__(expansion, kernel_size, **kwargs)
+        if not 0 <= slope <= 1:
+            raise ValueError(f"InvertedBlock: slope is {slope}, expected 0 to 1")
+        self.slope = slope
+
+    def _hidden(self, values: Any, expand: Any, spread: Any) -> Any:
+        hidden = spread(ops.leaky_relu(expand(values), self.slope))
+        return ops.leaky_relu(hidden, self.slope)
+
+    def get_config(self) -> dict[str, Any]:
+        """What rebuilds the layer."""
+        return {**super().get_config(), "slope": self.slope}
 
 
 def _pointwise(layer: Any) -> Any:
@@ -260,6 +321,6 @@ def _whole(value: Any, what: str, lowest: int, highest: int) -> int:
 
 
 BLOCKS: Mapping[str, type] = MappingProxyType(
-    {cls.__name__: cls for cls in (PixelUnshuffle, PixelShuffle, GatedBlock, QualityGain, QualityShift)}
+    {cls.__name__: cls for cls in (PixelUnshuffle, PixelShuffle, GatedBlock, InvertedBlock, QualityGain, QualityShift)}
 )
 """Layers of this module that a model.json may name."""
