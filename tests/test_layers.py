@@ -161,7 +161,9 @@ def test_an_inverted_block_bends_features_of_any_size() -> None:
     values = RNG.normal(size=(1, 4, 5, 3)).astype("float32")
     found = numpy(block(values)) - values
     tiny = np.float32(1e-4)
-    np.testing.assert_allclose(numpy(block(tiny * values)) - tiny * values, tiny * found, rtol=1e-2, atol=1e-7)
+    np.testing.assert_allclose(
+        numpy(block(tiny * values)) - tiny * values, tiny * found, rtol=1e-2, atol=1e-7
+    )
     assert abs(found + numpy(block(-values)) + values).max() > 0.1 * abs(found).max(), "a linear block"
 
     def rectified(x: np.ndarray) -> np.ndarray:
@@ -169,9 +171,7 @@ def test_an_inverted_block_bends_features_of_any_size() -> None:
 
     expand, spread, project = (numpy(part.kernel) for part in (block.expand, block.spread, block.project))
     padded = np.pad(rectified(values @ expand[0, 0]), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    hidden = sum(
-        padded[:, i : i + 4, j : j + 5] * spread[i, j, :, 0] for i in range(3) for j in range(3)
-    )
+    hidden = sum(padded[:, i : i + 4, j : j + 5] * spread[i, j, :, 0] for i in range(3) for j in range(3))
     np.testing.assert_allclose(found, rectified(hidden) @ project[0, 0], rtol=1e-4, atol=1e-5)
 
 

@@ -104,9 +104,7 @@ class _Residual(keras.layers.Layer):
         hidden = max(1, round(self.expansion * channels))
         wide, policy = self.halves * hidden, self.dtype_policy
         small = keras.initializers.VarianceScaling(self.last)
-        self.expand = keras.layers.Conv2D(
-            wide, 1, kernel_initializer=self.first, name="expand", dtype=policy
-        )
+        self.expand = keras.layers.Conv2D(wide, 1, kernel_initializer=self.first, name="expand", dtype=policy)
         # Keras would count all channels in the fan-in of a depthwise kernel, and begin far too small.
         lecun = keras.initializers.RandomNormal(stddev=1 / self.kernel_size)
         self.spread = keras.layers.DepthwiseConv2D(
@@ -321,6 +319,9 @@ def _whole(value: Any, what: str, lowest: int, highest: int) -> int:
 
 
 BLOCKS: Mapping[str, type] = MappingProxyType(
-    {cls.__name__: cls for cls in (PixelUnshuffle, PixelShuffle, GatedBlock, InvertedBlock, QualityGain, QualityShift)}
+    {
+        cls.__name__: cls
+        for cls in (PixelUnshuffle, PixelShuffle, GatedBlock, InvertedBlock, QualityGain, QualityShift)
+    }
 )
 """Layers of this module that a model.json may name."""
