@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -57,6 +57,29 @@ def only_toys(digits_bundle: Path, photo_bundle: Path, monkeypatch: pytest.Monke
     from attar.codec import bundle
 
     monkeypatch.setattr(bundle, "folders", lambda: [digits_bundle.parent, photo_bundle.parent])
+
+
+@pytest.fixture
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No drawings in this process (test_pictures has them); the runs in other processes draw."""
+
+    from attar.train import journal
+
+    def empty(*words: Any) -> None:
+        next(word for word in words if isinstance(word, Path)).write_bytes(b"")
+
+    for name in ("drawing", "curves", "regenerated"):
+        monkeypatch.setattr(journal.pictures, name, empty)
+
+
+@pytest.fixture(scope="session")
+def digits_network() -> Any:
+    """The seed's model.json with 50 latent dimensions, untrained."""
+    from attar import spec
+    from attar.train import network
+
+    model = spec.load(Path(__file__).resolve().parent.parent / "models" / "model.json")
+    return network.build(model.with_latent_dims(50), seed=1)
 
 
 @pytest.fixture(scope="module")
