@@ -110,6 +110,42 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A small model.json."""
+    from training_kit import write_model
+
+    return write_model(tmp_path / "model.json")
+
+
+@pytest.fixture
+def best(tiny_run: Path) -> Path:
+    """The best checkpoint of the tiny run."""
+    return tiny_run / "checkpoints" / "best.npz"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where decoded data sets are kept in the test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ATTAR_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with three digits, a photograph and no models but the two of the tests."""
+    from PIL import Image
+
+    from toy_bundle import digit, photo
+
+    monkeypatch.chdir(tmp_path)
+    for seed in range(3):
+        Image.fromarray(digit(seed)).save(tmp_path / f"d{seed}.png")
+    Image.fromarray(photo()).save(tmp_path / "photo.jpg", quality=95)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def runs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the server of :func:`page` looks for training runs."""

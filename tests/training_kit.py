@@ -18,6 +18,8 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED_MODEL = ROOT / "models" / "model.json"
+FAST = ("--limit", 64, "--epochs", 1, "--warmup", 0, "--verbosity", 0)
+"""Options of a run of one epoch of few steps."""
 START = [sys.executable, "-c", "import sys; from attar.apps.cli import main; sys.exit(main())"]
 
 
