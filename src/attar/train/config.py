@@ -160,6 +160,10 @@ class TrainConfig:
         False,
         "Train only what codes the latents, on rounded ones, and leave the transforms: the last stage.",
     )
+    synthesis_only: bool = option(
+        False,
+        "Train only the synthesis: a better, or another, decoder for latents that stay as they are.",
+    )
     clip_norm: float = option(
         1.0,
         "Largest norm of a step's gradient; 0 clips nothing.",
@@ -214,6 +218,8 @@ class TrainConfig:
             yield f"learning_rate is {self.learning_rate}, expected above 0 and below 10"
         if not 0 <= self.average < 1:
             yield f"average is {self.average}, expected from 0 to below 1"
+        if self.prior_only and self.synthesis_only:
+            yield "prior_only and synthesis_only exclude each other"
         if self.channels not in (None, 1, 3):
             yield f"channels is {self.channels}, expected 1 or 3"
         for name, choices in CHOICES.items():

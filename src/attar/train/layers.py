@@ -65,18 +65,18 @@ class Quantizer(keras.layers.Layer):
         return keras.random.uniform(shape, -0.5, 0.5, dtype="float32", seed=self.seed_generator)
 
     def call(
-        self, latent: Any, training: bool = False, noise: Any = None, prior_only: bool = False
+        self, latent: Any, training: bool = False, noise: Any = None, noiseless: bool = False
     ) -> tuple[Any, Any]:
         """(B, ..., C) float -> (for the decoder, for the rate), both (B, ..., C) float32.
 
-        ``noise``: what :meth:`draw` gave, for training; None draws it. ``prior_only``: without noise.
+        ``noise``: what :meth:`draw` gave, for training; None draws it. ``noiseless``: of the rounded one.
         """
         latent = ops.cast(latent, "float32")
         rounded = ops.round(latent)
         if not training:
             return rounded, rounded
         passed = latent + ops.stop_gradient(rounded - latent)
-        if prior_only:
+        if noiseless:
             return passed, passed
         if noise is None:
             noise = self.draw(ops.shape(latent))

@@ -55,14 +55,14 @@ class Network(keras.Model):
         self.synthesis = synthesis
         self.prior = prior
         self.quantizer = layers.Quantizer(seed, name="quantizer")
-        self.prior_only = False
+        self.fixed_latents = False
         self.latent_shape = functools.cache(analysis.compute_output_shape)  # too slow for every step
         self.built = True
 
     def call(self, images: Any, training: bool = False, *, noise: Any = None) -> Forward:
         """Images (B, H, W, C) uint8 (or 0..255 in float) -> :class:`Forward`; noise: see draw."""
         latent = self.analysis(images, training=training)
-        symbols, noisy = self.quantizer(latent, training=training, noise=noise, prior_only=self.prior_only)
+        symbols, noisy = self.quantizer(latent, training=training, noise=noise, noiseless=self.fixed_latents)
         bits = self.prior(noisy)
         bits = ops.sum(bits, axis=tuple(range(1, len(bits.shape))))
         return Forward(self.synthesis(symbols, training=training), bits, symbols)
@@ -73,7 +73,7 @@ class Network(keras.Model):
         Drawing breaks a graph that PyTorch compiles, so it is done before; and several processes that share
         a batch draw for all of it. Every value has the batch's images along its first axis.
         """
-        if self.prior_only:
+        if self.fixed_latents:
             return {"noise": None}
         return {"noise": self.quantizer.draw(self.latent_shape(tuple(shape)))}
 
@@ -83,9 +83,17 @@ class Network(keras.Model):
         Noise gives the transforms a gradient and overstates the rate where most symbols are zero, so that the
         prior is wider than files want it. Soft, then hard: Guo et al. 2021 (arXiv:2104.05168).
         """
-        self.prior_only = True
+        self._train_only(self.prior_parts)
+
+    def train_synthesis_only(self) -> None:
+        """Leave the latents and what codes them as they are: a better decoder for the files that there are."""
+        self._train_only({"synthesis"})
+        self.prior.trainable = False
+
+    def _train_only(self, names: Collection[str]) -> None:
+        self.fixed_latents = True
         for name, part in self.parts.items():
-            part.trainable = name in self.prior_parts
+            part.trainable = name in names
 
     @property
     def prior_parts(self) -> frozenset[str]:

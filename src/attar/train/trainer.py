@@ -103,6 +103,8 @@ class Trainer:
         net = network.build(self.spec, seed=config.seed, dtype="mixed_bfloat16" if config.bf16 else "float32")
         if config.prior_only:
             net.train_prior_only()
+        if config.synthesis_only:
+            net.train_synthesis_only()
         return net, Adversary(self.spec, config) if has_one(self.spec, config) else None
 
     def _make_step(self) -> steps.Step:

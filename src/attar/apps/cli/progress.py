@@ -26,7 +26,7 @@ def epoch_line(row: dict[str, float], epochs: int | None = None) -> str:
     """The line of one epoch."""
     speed = row["step"] / max(row["seconds"], 1e-9)
     epoch = f"epoch {int(row['epoch'])}{f'/{epochs}' if epochs else ''}"
-    return f"{epoch}: {epoch_words(row)} ({speed:.0f} steps/s)"
+    return f"{epoch}: {epoch_words(row)} ({speed:.{1 if speed < 10 else 0}f} steps/s)"
 
 
 def epoch_words(row: dict[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""The last stage of a training: what codes the latents is trained on rounded ones, as a file has them."""
+"""Latents that stay: what codes them is trained on rounded ones, as a file has them, or what regenerates is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def factorized() -> tuple[Any, np.ndarray, dict[str, Any]]:
 @pytest.mark.parametrize("make", [hyper, factorized])
 def test_the_rate_in_training_is_that_of_validation(make: Any) -> None:
     net, images, chosen = make()
-    net.prior_only = True
+    net.fixed_latents = True
     loss = losses.Loss("mse")
 
     def rate(training: bool) -> float:
@@ -57,3 +57,23 @@ def test_only_what_codes_the_latents_learns_and_the_rate_of_files_falls(make: An
     moved -= {name for name in moved if "seed" in name}
     assert moved
     assert all("prior" in name or "scales" in name for name in moved), moved
+
+
+@pytest.mark.parametrize("make", [hyper, factorized])
+def test_only_the_synthesis_learns_and_files_stay(make: Any) -> None:
+    net, images, chosen = make()
+    net.train_synthesis_only()
+    loss = losses.Loss("mse")
+
+    def measured() -> list[float]:
+        return numpy(steps.measure(net, loss, images, training=False, **chosen)[1]).tolist()
+
+    before, first = {n: numpy(v).copy() for n, v in net.named_variables().items()}, measured()
+    step = steps.make_step(net, loss)
+    for _ in range(20):
+        step(images, 3e-3)
+    last = measured()
+    assert last[1] == pytest.approx(first[1], rel=1e-6)
+    assert last[2] > first[2]
+    moved = {n for n, v in net.named_variables().items() if not np.array_equal(numpy(v), before[n])}
+    assert {name.split("_")[0] for name in moved if "seed" not in name} == {"decoder"}, moved
