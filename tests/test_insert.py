@@ -74,11 +74,23 @@ def test_a_network_with_new_layers_between_gives_the_same(insert: Any, tmp_path:
         np.testing.assert_allclose(numpy(found.regenerated), numpy(expected.regenerated), atol=1e-6)
 
 
-def test_a_layer_that_is_gone_is_named(insert: Any, tmp_path: Path) -> None:
-    _, old = kept(tmp_path)
+def test_a_block_of_another_kind_begins_as_nothing(
+    insert: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, old = kept(tmp_path)
     document = json.loads(TINY.read_text())
-    del layers_of(document, "context")[1]
-    (tmp_path / "less.json").write_text(json.dumps(document))
-    with pytest.raises(SystemExit, match=r"context.* is not in the new model"):
-        insert(old, tmp_path / "less.json", tmp_path / "new.npz")
-    assert not (tmp_path / "new.npz").exists()
+    decoder = layers_of(document, "decoder")
+    place = next(i for i, layer in enumerate(decoder) if "GatedBlock" in layer)
+    decoder[place] = {"InvertedBlock": {"expansion": 2.0}}
+    (tmp_path / "other.json").write_text(json.dumps(document))
+    insert(old, tmp_path / "other.json", tmp_path / "new.npz")
+    assert f"left behind: model.layers.generator.layers.decoder.layers[{place}]" in capsys.readouterr().out
+    after: Any = network.build(specs.load(tmp_path / "other.json"), seed=9, dtype="float32")
+    checkpoint.restore_weights(after, checkpoint.load(tmp_path / "new.npz"), "new.npz")
+    for name, variable in before.named_variables().items():
+        if name.startswith(f"decoder_{place}_gatedblock/project"):
+            variable.assign(np.zeros(variable.shape, "float32"))
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    expected, found = (net(images, training=False, quality=0.4) for net in (before, after))
+    np.testing.assert_array_equal(numpy(found.symbols), numpy(expected.symbols))
+    np.testing.assert_allclose(numpy(found.regenerated), numpy(expected.regenerated), atol=1e-6)

@@ -1,16 +1,21 @@
-"""A checkpoint as the beginning of a network with more layers: python training/photo/insert.py CKPT MODEL OUT.
+"""A checkpoint as the beginning of a network with other layers: python training/photo/insert.py CKPT MODEL OUT.
 
-MODEL is a model.json that has the layers of the checkpoint's, unchanged and in their order, and others between
-them. Weights are named after a layer's place, which these move: each goes where its layer is now. What is new
-begins as its initializers say, so it had better begin as the identity (a ``QualityGain`` from 0 to 0 does).
+MODEL is a model.json that has layers of the checkpoint's, unchanged and in their order, and others between
+them. Weights are named after a layer's place, which these move: each goes where its layer is now. Layers that
+MODEL does not have are left behind and named. New residual blocks begin as the identity; any other new layer
+begins as its initializers say, and had better do so, too (a ``QualityGain`` from 0 to 0 does).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from difflib import SequenceMatcher
 from typing import Any
+
+import numpy as np
 
 from attar import spec as specs
 from attar.train import checkpoint, network
@@ -28,33 +33,36 @@ def main() -> None:
     spec = specs.load(given.model)
     old = specs.parse(kept.record["model"], given.ckpt)
     places = dict(moved(old, spec))
+    layers = [layer for block in old.blocks.values() for layer in block]
+    left = {layer.name: layer.path for layer in layers if layer.name not in places}
     net: Any = network.build(spec, seed=0, dtype="float32")
-    start = checkpoint.weights(net)
+    start = {name: begun(name, value) for name, value in checkpoint.weights(net).items()}
     for name, value in kept.part("weights").items():
         layer, _, rest = name.partition("/")
+        if layer in left:
+            continue
         start[f"weights/{places.get(layer, layer)}/{rest}" if rest else f"weights/{name}"] = value
     record = {key: value for key, value in kept.record.items() if key != "format"}
     record |= {"model": dict(spec.document), "digest": spec.digest()}
     checkpoint.restore_weights(net, replace(kept, arrays=start), given.ckpt)
     checkpoint.save(given.out, start, record)
-    count = sum(map(len, spec.blocks.values())) - sum(map(len, old.blocks.values()))
-    print(f"{given.out}: {count} layers more")
+    new = sum(map(len, spec.blocks.values())) - len(places)
+    print(f"{given.out}: {len(places)} layers moved, {new} new", *left.values(), sep="\nleft behind: ")
 
 
 def moved(old: specs.ModelSpec, new: specs.ModelSpec) -> Iterator[tuple[str, str]]:
     """Names of the layers before and after."""
     for block, layers in old.blocks.items():
-        now = iter(new.blocks[block])
-        for layer in layers:
-            same = next((other for other in now if alike(layer, other)), None)
-            if same is None:
-                raise SystemExit(f"{layer.path} is not in the new model")
-            yield layer.name, same.name
+        now = new.blocks.get(block, ())
+        words = ([json.dumps([layer.kind, layer.arguments]) for layer in side] for side in (layers, now))
+        for first, second, count in SequenceMatcher(None, *words, autojunk=False).get_matching_blocks():
+            for i in range(count):
+                yield layers[first + i].name, now[second + i].name
 
 
-def alike(one: specs.LayerSpec, other: specs.LayerSpec) -> bool:
-    """Whether two layers are the same but for their place."""
-    return (one.kind, one.arguments) == (other.kind, other.arguments)
+def begun(name: str, value: Any) -> Any:
+    """A weight of a layer that is new: a residual block projects nothing yet."""
+    return np.zeros_like(value) if name.endswith("/project/kernel") else value
 
 
 if __name__ == "__main__":
