@@ -45,7 +45,7 @@ class ExternalAnchor:
         """The one file that the encoder writes."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "source.png"
-            source.write_bytes(images.encode(images.from_array(image), "PNG", compress_level=1))
+            source.write_bytes(images.encode(images.from_array(image), "PNG"))
             level = "" if quality is None else f"{quality:g}"
             self._run(self.encoder, {"in": str(source), "out": str(Path(folder) / "coded"), "q": level})
             made = sorted(Path(folder).glob("coded*"))

@@ -68,7 +68,7 @@ class Trial:
     @property
     def png(self) -> bytes:
         """The decoded picture; quick to write rather than small, as it only goes to the page."""
-        return images.encode(Picture(worker.conform(self.decoded, self.original)), "PNG", compress_level=1)
+        return images.encode(Picture(worker.conform(self.decoded, self.original)), "PNG")
 
 
 class Trials:
