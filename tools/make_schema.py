@@ -23,6 +23,7 @@ DESCRIPTIONS = {
     "decoder": "The synthesis transform: latents to an image of the input's shape.",
     "hyper_encoder": "Latents to hyper-latents (hyperprior).",
     "hyper_decoder": "Hyper-latents to the latents' means, and features for the context (hyperprior).",
+    "hyper_prior": "Hyper-latents that are known to tables and means of the others, in integers (hyperprior).",
     "hyper_scales": "Hyper-latents to the indexes of the latents' tables, in integers (hyperprior).",
     "context": "Means and latents of the first pass to a change of the second pass's means (hyperprior).",
     "context_scales": "Indexes and symbols of the first pass to a change of the second's, in integers.",

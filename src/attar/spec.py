@@ -39,6 +39,7 @@ REQUIRED_BLOCKS = ("encoder", "decoder")
 OPTIONAL_BLOCKS = (
     "hyper_encoder",
     "hyper_decoder",
+    "hyper_prior",
     "hyper_scales",
     "context",
     "context_scales",

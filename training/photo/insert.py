@@ -41,7 +41,11 @@ def main() -> None:
         layer, _, rest = name.partition("/")
         if layer in left:
             continue
-        start[f"weights/{places.get(layer, layer)}/{rest}" if rest else f"weights/{name}"] = value
+        now = f"weights/{places.get(layer, layer)}/{rest}" if rest else f"weights/{name}"
+        if now in start:
+            start[now] = value
+        else:
+            left[now] = now
     record = {key: value for key, value in kept.record.items() if key != "format"}
     record |= {"model": dict(spec.document), "digest": spec.digest()}
     checkpoint.restore_weights(net, replace(kept, arrays=start), given.ckpt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,10 @@ class Tally:
     the places that each of its elements is for; None for a latent that is no grid. All in bits.
     """
 
-    def __init__(self, shape: tuple[int, ...], tables: Sequence[Table], hyper_channels: int = 0) -> None:
-        self.tables = tables
+    def __init__(
+        self, shape: tuple[int, ...], tables: Sequence[Table], hyper_channels: int = 0, first_scale: int = 0
+    ) -> None:
+        self.tables, self.first_scale = tables, first_scale
         self.channels = np.zeros(shape[-1])
         self.hyper_channels = np.zeros(hyper_channels)
         self.places = np.zeros(shape[:2]) if len(shape) == 3 else None
@@ -36,23 +39,28 @@ class Tally:
         self, area: Area, index: NDArray[np.uint8], symbols: NDArray[np.int32], mask: NDArray[np.bool_]
     ) -> None:
         """Symbols (h, w, L) of a part of the latent, those in ``mask``, of which ``index`` chose the scale."""
-        bits = np.zeros(symbols.shape)
-        for scale in np.unique(index[mask]).tolist():
-            chosen = mask & (index == scale)
-            bits[chosen] = symbol_bits(self.tables[self.hyper_channels.size + scale], symbols[chosen])
-        self._count(self.channels, bits, area, 1)
+        self._count(self.channels, self._bits(index, symbols, mask, self.first_scale), area, 1)
 
-    def add_hyper(self, area: Area, symbols: NDArray[np.int32], ratio: int) -> None:
+    def add_hyper(self, area: Area, index: NDArray[Any], symbols: NDArray[np.int32], ratio: int) -> None:
         """Symbols (h, w, Z) of a part of the hyper-latent, each for ``ratio`` places of the latent each way."""
-        self._count(self.hyper_channels, self._by_table(symbols), area.scaled(ratio), ratio)
+        bits = self._bits(index, symbols, np.ones(symbols.shape, np.bool_), 0)
+        self._count(self.hyper_channels, bits, area.scaled(ratio), ratio)
 
     def add_factorized(self, symbols: NDArray[np.int32], area: Area | None) -> None:
         """Symbols (..., L) whose tables are those of their channels; without an area, all of the latent."""
-        self._count(self.channels, self._by_table(symbols), area, 1)
-
-    def _by_table(self, symbols: NDArray[np.int32]) -> NDArray[np.float64]:
         channels = range(symbols.shape[-1])
-        return np.stack([symbol_bits(self.tables[k], symbols[..., k]) for k in channels], axis=-1)
+        bits = [symbol_bits(self.tables[k], symbols[..., k]) for k in channels]
+        self._count(self.channels, np.stack(bits, axis=-1), area, 1)
+
+    def _bits(
+        self, index: NDArray[Any], symbols: NDArray[np.int32], mask: NDArray[np.bool_], first: int
+    ) -> NDArray[np.float64]:
+        """Of the symbols in ``mask``, else 0; ``index`` counts from the table ``first``."""
+        bits = np.zeros(symbols.shape)
+        for table in np.unique(index[mask]).tolist():
+            chosen = mask & (index == table)
+            bits[chosen] = symbol_bits(self.tables[first + table], symbols[chosen])
+        return bits
 
     def _count(
         self, channels: NDArray[np.float64], bits: NDArray[np.float64], area: Area | None, ratio: int

@@ -52,8 +52,9 @@ GRAPHS = ("analysis", "synthesis")
 """Networks that every bundle has, as NAME.onnx."""
 HYPERPRIOR_GRAPHS = ("hyper_analysis", "hyper_scales", "hyper_means")
 CONTEXT_GRAPHS = ("context_scales", "context_means")
+HYPER_PRIOR_GRAPHS = ("hyper_prior",)
 LIMITS = {"manifest.json": 4 << 20, "tables.json": 64 << 20} | dict.fromkeys(
-    (f"{name}.onnx" for name in GRAPHS + HYPERPRIOR_GRAPHS + CONTEXT_GRAPHS), 256 << 20
+    (f"{name}.onnx" for name in GRAPHS + HYPERPRIOR_GRAPHS + CONTEXT_GRAPHS + HYPER_PRIOR_GRAPHS), 256 << 20
 )
 """Entries that a bundle may have, and the most bytes of each."""
 MAX_BYTES = 512 << 20
@@ -150,7 +151,10 @@ def _graphs_of(manifest: Manifest) -> tuple[str, ...]:
     """Names of the networks that a bundle with this manifest needs."""
     if not isinstance(manifest.entropy, Hyperprior):
         return GRAPHS
-    return GRAPHS + HYPERPRIOR_GRAPHS + (CONTEXT_GRAPHS if manifest.entropy.context else ())
+    context = CONTEXT_GRAPHS if manifest.entropy.context else ()
+    return (
+        GRAPHS + HYPERPRIOR_GRAPHS + context + (HYPER_PRIOR_GRAPHS if manifest.entropy.hyper_tables else ())
+    )
 
 
 def folders() -> list[Path]:
@@ -284,7 +288,7 @@ def _parse_tables(source: str, manifest: Manifest, data: bytes) -> tuple[Table, 
         raise BundleError(f"{source}: tables.json is not a list of tables")
     if len(documents) != manifest.table_count:
         needed = (
-            f"{manifest.entropy.channels} hyper-latent channels and {manifest.entropy.scales} scales"
+            f"{manifest.entropy.first_scale} of the hyper-latent and {manifest.entropy.scales} scales"
             if isinstance(manifest.entropy, Hyperprior)
             else f"{manifest.latent.channels} latent channels"
         )

@@ -227,8 +227,8 @@ class Codec:
         """Where the bits of a file are, by latent channel and by place. Raises as :meth:`decompress` does."""
         part, entropy = self.unpack(data, max_pixels=max_pixels), self.manifest.entropy
         shape = self.manifest.latent_shape(part.header.height, part.header.width)
-        hyper_channels = entropy.channels if isinstance(entropy, Hyperprior) else 0
-        tally = Tally(shape, self.bundle.tables, hyper_channels)
+        hyper = (entropy.channels, entropy.first_scale) if isinstance(entropy, Hyperprior) else ()
+        tally = Tally(shape, self.bundle.tables, *hyper)
         self._go_through(part, tally)
         return tally
 

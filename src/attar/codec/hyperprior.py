@@ -2,7 +2,7 @@
 
 ::
 
-    z                                 hyper-latent symbols: a table for each channel
+    z                                 hyper-latent symbols: see hyperlatents.py
     hyper_scales(z), hyper_means(z)   table and mean of every element of the latent
     pass 1                            residuals r of the elements whose row + column + channel is even
     context_scales, context_means     table and mean of the others, from what pass 1 has told
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from attar.codec.bits import Tally
 from attar.codec.entropy import Decoder, EntropyCoder, Section
+from attar.codec.hyperlatents import HyperLatents, grouped
 from attar.codec.latents import OpenLatent, join_streams, split_streams, tile_context, tile_count, tile_side
 from attar.codec.manifest import Hyperprior, Manifest
 from attar.codec.networks import Networks
@@ -70,7 +71,7 @@ class HyperCoder:
         choice: Choice | None = None,
     ) -> bytes:
         """:meth:`encode` of a latent that is read tile by tile; if ``tiled``, networks run on tiles, too."""
-        source = _Encoding(self, latent, choice)
+        source = _Encoding(self, latent, header, choice)
         walk = _Walk(self, latent.shape, source, tiled)
         streams = []
         for number, area in enumerate(everything(latent.shape).tiles(tile_side(self.stride))):
@@ -104,12 +105,8 @@ class HyperCoder:
         return _OpenHyperLatent(_Walk(self, shape, _Decoding(self, streams, header, shape, tally), tiled))
 
     def grouped(self, index: Indexes, mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Places of the elements in ``mask`` sorted by table, and the number of them that each table codes."""
-        places = np.flatnonzero(mask)
-        tables = index.ravel()[places]
-        counts = np.zeros(self.prior.channels + self.prior.scales, dtype=np.int64)
-        counts[self.prior.channels :] = np.bincount(tables, minlength=self.prior.scales)
-        return places[np.argsort(tables, kind="stable")], counts
+        """Places of the elements in ``mask`` sorted by scale, and the number of them that each table codes."""
+        return grouped(index, mask, self.prior.first_scale, len(self.tables))
 
 
 class Choice(Protocol):
@@ -147,8 +144,9 @@ class _Source(Protocol):
 class _Encoding:
     """Symbols of a latent, which become sections of the stream of their tile."""
 
-    def __init__(self, coder: HyperCoder, latent: Plane, choice: Choice | None = None) -> None:
+    def __init__(self, coder: HyperCoder, latent: Plane, header: bytes, choice: Choice | None = None) -> None:
         self.coder, self.latent, self.choice = coder, latent, choice
+        self.hyper_latents = HyperLatents(coder.prior, coder.networks, header)
         self.ratio = coder.prior.stride // coder.stride
         self.sections: dict[Area, list[Section]] = {}
 
@@ -158,7 +156,7 @@ class _Encoding:
         if self.choice:
             symbols = _rounded(self.choice.hyper(values), self.coder.name)
         tile = area.scaled(self.ratio)
-        self.sections[tile] = [_by_channel(symbols, self.coder.prior.scales)]
+        self.sections[tile] = self.hyper_latents.sections(symbols)
         return symbols
 
     def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
@@ -194,22 +192,19 @@ class _Decoding:
         tally: Tally | None,
     ) -> None:
         self.coder, self.header, self.tally = coder, header, tally
+        self.hyper_latents = HyperLatents(coder.prior, coder.networks, header)
         self.ratio = coder.prior.stride // coder.stride
         areas = everything(shape).tiles(tile_side(coder.stride))
         self.streams = {area: (number, streams[number]) for number, area in enumerate(areas)}
         self.decoders: dict[Area, Decoder] = {}
 
     def hyper(self, area: Area) -> Symbols:
-        prior, tile = self.coder.prior, area.scaled(self.ratio)
+        tile = area.scaled(self.ratio)
         number, stream = self.streams.pop(tile)
-        self.decoders[tile] = self.coder.coder.decoder(stream, tile_context(self.header, number))
-        count = area.size[0] * area.size[1]
-        counts = np.zeros(prior.channels + prior.scales, dtype=np.int64)
-        counts[: prior.channels] = count
-        coded = self.decoders[tile].take(counts).reshape(-1, count)
-        symbols = coded.T.reshape(*area.size, prior.channels)
+        self.decoders[tile] = decoder = self.coder.coder.decoder(stream, tile_context(self.header, number))
+        symbols, coded, index = self.hyper_latents.take(area.size, decoder.take)
         if self.tally:
-            self.tally.add_hyper(area, symbols, self.ratio)
+            self.tally.add_hyper(area, index, coded, self.ratio)
         return symbols
 
     def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
@@ -377,14 +372,6 @@ class _OpenHyperLatent(OpenLatent):
 
     def close(self) -> None:
         self.walk.close()
-
-
-def _by_channel(symbols: Symbols, others: int) -> Section:
-    """Hyper-latent symbols (h, w, Z) by channel; none of them belongs to the ``others`` tables."""
-    channels = symbols.shape[-1]
-    counts = np.zeros(channels + others, dtype=np.int64)
-    counts[:channels] = symbols.size // channels
-    return symbols.reshape(-1, channels).T.ravel(), counts
 
 
 def _rounded(values: Floats, name: str) -> Symbols:

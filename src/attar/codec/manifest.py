@@ -43,20 +43,27 @@ class Entropy:
 class Hyperprior:
     """How symbols find their table, when networks choose it.
 
-    ``channels`` and ``stride``: of the hyper-latent, as in :class:`Latent`; one table for each channel comes
-    first. ``scales``: number of the latent's tables, which follow. ``context``: whether the latent is coded
-    in two passes.
+    ``channels`` and ``stride``: of the hyper-latent, as in :class:`Latent`. ``hyper_tables``: number of its
+    tables, which come first, and of which a network chooses in four passes; 0 for one table for each channel.
+    ``scales``: number of the latent's tables, which follow. ``context``: whether the latent is coded in two passes.
     """
 
     channels: int
     stride: int
     scales: int
     context: bool
+    hyper_tables: int = 0
     kind: str = "hyperprior"
+
+    @property
+    def first_scale(self) -> int:
+        """The latent's first table."""
+        return self.hyper_tables or self.channels
 
 
 ENTROPY_KINDS: Mapping[str, type] = MappingProxyType({"factorized": Entropy, "hyperprior": Hyperprior})
 TILE_PIXELS = 1024
+MOST_HYPER_TABLES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +152,9 @@ class Manifest:
     def table_count(self) -> int:
         """Number of frequency tables that the bundle has."""
         entropy = self.entropy
-        return entropy.channels + entropy.scales if isinstance(entropy, Hyperprior) else self.latent.channels
+        return (
+            entropy.first_scale + entropy.scales if isinstance(entropy, Hyperprior) else self.latent.channels
+        )
 
     def _entropy_fits(self) -> bool:
         entropy, stride = self.entropy, self.latent.stride if isinstance(self.latent, Latent) else None
@@ -156,6 +165,8 @@ class Manifest:
             and type(entropy.context) is bool
             and _is_int(entropy.channels, 4096)
             and _is_int(entropy.scales, 256)
+            and type(entropy.hyper_tables) is int
+            and 0 <= entropy.hyper_tables <= MOST_HYPER_TABLES
             and _is_int(entropy.stride, TILE_PIXELS)
             and _is_int(stride, TILE_PIXELS)
             and _is_int(self.multiple, TILE_PIXELS)
@@ -225,8 +236,8 @@ RULES: tuple[tuple[str, Callable[[Manifest], bool], str], ...] = (
     (
         "entropy",
         lambda m: m._entropy_fits(),
-        f"kind {' or '.join(ENTROPY_KINDS)}, the latter with channels 1 to 4096, scales 1 to 256, a context "
-        "that is true or false, and a stride between latent.stride and multiple that divides 1024",
+        f"kind {' or '.join(ENTROPY_KINDS)}, the latter with channels 1 to 4096, scales 1 to 256, hyper_tables 0 "
+        "to 256, a context that is true or false, and a stride between latent.stride and multiple that divides 1024",
     ),
     (
         "qualities",

@@ -146,7 +146,9 @@ class Chooser:
         self.open: dict[Area, Floats] = {}
 
     def hyper(self, values: Floats) -> Floats:
-        """Whole numbers for a hyper-latent (h, w, Z)."""
+        """Whole numbers for a hyper-latent (h, w, Z): the nearest, where their tables depend on each other."""
+        if self.coder.prior.hyper_tables:
+            return np.rint(values)
         return _cheapest(values, self.bits, np.arange(values.shape[2]), np.float32(self.trial.hyper))
 
     def choose(
@@ -162,7 +164,7 @@ class Chooser:
         price = self.trial.second if second else self.trial.first
         gradient = self.open.setdefault(area, self._gradient(area, latent, response))
         weight = np.float32(price * self.worth(response)) * response.energy
-        tables = index.astype(np.int64) + self.coder.prior.channels
+        tables = index.astype(np.int64) + self.coder.prior.first_scale
         for start in range(0, response.channels, self.trial.group):
             part = np.arange(start, min(start + self.trial.group, response.channels))
             repaired = np.clip(-gradient[..., part] / response.energy[part], -LIMIT, LIMIT)

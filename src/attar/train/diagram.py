@@ -55,6 +55,11 @@ MAIN = ("filters", "units", "kernel_size", "pool_size", "size", "strides", "targ
 SIDE = {  # block of the third column -> (heading, where its input is from, where its output goes)
     "hyper_encoder": ("hyper-analysis", "the latent, before rounding", "hyper-latent, rounded and coded"),
     "hyper_decoder": ("hyper-synthesis", "hyper-latent symbols", "parameters of the prior"),
+    "hyper_prior": (
+        "prior of the hyper-latent, integers",
+        "its symbols that are known",
+        "tables and means of the next pass",
+    ),
     "hyper_scales": ("hyper-synthesis, integers", "hyper-latent symbols", "tables of the first pass"),
     "context": ("context model", "symbols decoded so far", "parameters of the prior"),
     "context_scales": ("context model, integers", "symbols of the first pass", "tables of the second pass"),

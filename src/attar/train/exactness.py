@@ -145,6 +145,17 @@ def _addition(node: Any, known: Tensors, constants: Tensors) -> Known:
     return _check(np.maximum(given.bits, _bits_of(added)), given.bound + np.abs(added.astype(np.float64)))
 
 
+def _scaling(node: Any, known: Tensors, constants: Tensors) -> Known:
+    place = next((k for k, item in enumerate(node.input) if item in constants), None)
+    if place is None:
+        raise InexactError("multiplies two results")
+    factor = constants[node.input[place]].reshape(-1)
+    given = _single(node, known, 1 - place)
+    if len(factor) != 1:
+        raise InexactError("multiplies channels by different constants")
+    return _check(given.bits + _bits_of(factor), given.bound * abs(float(factor[0])))
+
+
 def _clip(node: Any, known: Tensors, constants: Tensors) -> Known:
     given = known[node.input[0]]
     limits = [constants[item] for item in node.input[1:] if item in constants]
@@ -179,6 +190,7 @@ def _together(node: Any, known: Tensors, constants: Tensors) -> Known:
 RULES: Mapping[str, Callable[[Any, Tensors, Tensors], Known]] = {
     "Conv": _convolution,
     "Add": _addition,
+    "Mul": _scaling,
     "Clip": _clip,
     "Floor": _floor,
     "Abs": _same,

@@ -21,12 +21,12 @@ from attar.codec.codec import Codec
 from attar.codec.manifest import Hyperprior
 from attar.codec.tables import Table
 from attar.errors import BundleError, ExportError, FormatError
-from attar.train import exactness, graphs, layout
+from attar.train import exactness, graphs, hyperlatents, layout
 from attar.train.hyperprior import HyperNetwork
 from attar.train.tensors import to_numpy
 
 OUTPUTS = {"analysis": "latent", "hyper_analysis": "hyper_latent", "synthesis": "image"}
-INTEGER_PARTS = ("hyper_scales", "context_scales")
+INTEGER_PARTS = ("hyper_prior", "hyper_scales", "context_scales")
 FULL_TOLERANCE, HALF_TOLERANCE = 1e-4, 6e-3
 """Largest difference to the trained network, relative to its largest value where that is above 1."""
 EXTREMES = 3 * 127
@@ -41,11 +41,12 @@ Values = list[np.ndarray]
 def entropy(net: HyperNetwork) -> Hyperprior:
     """What the manifest says of the prior."""
     channels = int(net.hyper_analysis.output_shape[-1])
-    return Hyperprior(channels, net.strides[1], net.options["scales"], net.context_scales is not None)
+    tables = hyperlatents.TABLES if net.hyper_prior else 0
+    return Hyperprior(channels, net.strides[1], net.options["scales"], net.context_scales is not None, tables)
 
 
 def tables(net: HyperNetwork, make: Any) -> list[Table]:
-    """The integer tables of the hyper-latent's channels, then of the latent's scales; ``make`` makes them."""
+    """The integer tables of the hyper-latent, then of the latent's scales; ``make`` makes them."""
     return [*make(net.prior), *make(_Scales(net))]
 
 
@@ -148,6 +149,13 @@ def _inputs(net: HyperNetwork, batches: Sequence[np.ndarray]) -> dict[str, list[
         given["synthesis"].append([np.rint(latent), quality])
         wild = rng.integers(-EXTREMES, EXTREMES + 1, hyper.shape).astype(np.float32)
         given["hyper_scales"].append([wild])
+        if net.hyper_prior is not None:
+            level = np.floor(99 * quality / hyperlatents.LEVELS)
+            for symbols in (hyper, wild):
+                tensors = [keras.ops.convert_to_tensor(item) for item in (symbols, level)]
+                for number in range(hyperlatents.PASSES):
+                    known = hyperlatents.known(tensors[0], number, tensors[1])
+                    given["hyper_prior"].append([to_numpy(item) for item in known])
         if net.context_scales is None:
             continue
         scales, means = predict(net.hyper_scales, [hyper]), predict(net.hyper_means, [hyper])

@@ -28,7 +28,7 @@ from keras import ops
 
 from attar import spec as specs
 from attar.errors import SpecError
-from attar.train import layers, network
+from attar.train import hyperlatents, layers, network
 from attar.train.integer import (
     AddIndex,
     IntegerConv2D,
@@ -76,6 +76,7 @@ class HyperNetwork(network.Network):
         self.hyper_means = parts["hyper_means"]
         self.context_scales = parts.get("context_scales")
         self.context_means = parts.get("context_means")
+        self.hyper_prior, self.hyper_choice = parts.get("hyper_prior"), parts.get("hyper_choice")
         self.options = dict(options)
         self.random = keras.random.SeedGenerator(seed)
 
@@ -85,6 +86,7 @@ class HyperNetwork(network.Network):
         names = (
             "analysis",
             "hyper_analysis",
+            "hyper_prior",
             "hyper_scales",
             "hyper_means",
             "context_scales",
@@ -96,7 +98,7 @@ class HyperNetwork(network.Network):
     @property
     def prior_parts(self) -> frozenset[str]:
         """The networks that only choose tables."""
-        return frozenset({"hyper_scales", "context_scales"})
+        return frozenset({"hyper_prior", "hyper_scales", "context_scales"})
 
     @property
     def latent_channels(self) -> int:
@@ -113,7 +115,7 @@ class HyperNetwork(network.Network):
     def integer_layers(self) -> list[Any]:
         """Every integer layer."""
         kinds = (IntegerConv2D, IntegerDepthwiseConv2D)
-        parts = [self.hyper_scales, *([self.context_scales] if self.context_scales else [])]
+        parts = [part for name, part in self.parts.items() if name in self.prior_parts]
         return [layer for part in parts for layer in part.layers if isinstance(layer, kinds)]
 
     def lambdas(self, quality: Any) -> Any:
@@ -138,10 +140,26 @@ class HyperNetwork(network.Network):
             quality = ops.full((images.shape[0],), quality, "float32")
         latent = ops.cast(self.analysis([images, quality], training=training), "float32")
         hyper = ops.cast(self.hyper_analysis(latent, training=training), "float32")
-        hyper_bits = _total(rate(hyper, self.prior, training))
-        found, bits, symbols = self._passes(latent, quantise(hyper, training), training)
+        coded = quantise(hyper, training)
+        hyper_bits = _total(rate(hyper, self._hyper_bits(coded, quality, training), training))
+        found, bits, symbols = self._passes(latent, coded, training)
         image = self.synthesis([found, quality], training=training)
         return Forward(image, hyper_bits + bits, symbols, self.lambdas(quality))
+
+    def _hyper_bits(self, symbols: Any, quality: Any, training: bool) -> Callable[[Any], Any]:
+        """What tells the bits of hyper-latents when these ``symbols`` (B, h, w, Z) are coded."""
+        prior = self.prior
+        if self.hyper_choice is None:
+            return prior
+        level = hyperlatents.levels(quality if self.has_qualities else ops.zeros_like(quality))
+        count = hyperlatents.PASSES
+        given = [hyperlatents.known(symbols, number, level) for number in range(count)]
+        inputs = [ops.concatenate(items, axis=0) for items in zip(*given, strict=True)]
+        found = ops.split(self.hyper_choice(inputs, training=training), count, axis=0)
+        turn = ops.tile(hyperlatents.pass_of(*symbols.shape[1:]), (1, 1, 3))
+        chosen = sum(ops.where(turn == number, found[number], 0.0) for number in range(count))
+        parts = prior.parts(chosen, training)
+        return lambda values: prior.bits(values, *parts)
 
     def _passes(self, latent: Any, hyper: Any, training: bool) -> tuple[Any, Any, Any]:
         """Latent as the decoder gets it (B, h, w, L), its bits (B,), and the symbols (B, h, w, L)."""
@@ -171,13 +189,7 @@ class HyperNetwork(network.Network):
     def bits(self, residuals: Any, index: Any) -> Any:
         """Bits of residuals under a logistic of the scale that ``index`` (0..scales - 1) names; all one shape."""
         inverse = ops.exp(-(index * self.scale_step + math.log(self.options["smallest_scale"])))
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)) keeps its digits in the tails.
-        mass = (
-            ops.log_sigmoid((0.5 + residuals) * inverse)
-            + ops.log_sigmoid((0.5 - residuals) * inverse)
-            + ops.log(-ops.expm1(-inverse))
-        )
-        return mass * (-1.0 / math.log(2.0))
+        return hyperlatents.logistic_bits(residuals, inverse)
 
     @property
     def scale_step(self) -> float:
@@ -188,9 +200,7 @@ class HyperNetwork(network.Network):
     def scale_probabilities(self, minimum: int, maximum: int) -> np.ndarray:
         """Probability of every integer in minimum..maximum at each scale, float64 (scales, count)."""
         scale = self.options["smallest_scale"] * np.exp(self.scale_step * np.arange(self.options["scales"]))
-        left = -np.abs(np.arange(minimum, maximum + 1, dtype=np.float64))[None]
-        sigmoid = [0.5 * (1 + np.tanh(0.5 * (left + side) / scale[:, None])) for side in (0.5, -0.5)]
-        return np.asarray(sigmoid[0] - sigmoid[1])
+        return hyperlatents.logistic_mass(np.arange(minimum, maximum + 1), scale[:, None])
 
     def shapes(self, size: int) -> tuple[Any, Any]:
         """Shapes of latent and regenerated image of a square image; ValueError where they do not fit together."""
@@ -264,6 +274,7 @@ def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:
         values = given(latent.shape, "latent")
         hyper = part("hyper_analysis", values, chain(values, chains["hyper_encoder"], spec))
         z = given(hyper.shape, "hyper_symbols")
+        prior = hyperlatents.build(spec, chains, z, parts)
         scales = chain(IntegerInput(name="hyper_input")(z), chains["hyper_scales"], spec)
         scales = part("hyper_scales", z, scales)
         z = given(hyper.shape, "hyper_symbols")
@@ -292,8 +303,9 @@ def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:
         values = given(latent.shape, "latent")
         out = chain(values, chains["decoder"], spec, quality)
         part("synthesis", [values, quality], layers.ClipToUnit(name="clip_to_unit", dtype="float32")(out))
-    prior = layers.FactorizedPrior(options["components"], options["spread"], name="prior")
-    prior.build(hyper.shape)
+    if prior is None:
+        prior = layers.FactorizedPrior(options["components"], options["spread"], name="prior")
+        prior.build(hyper.shape)
     return HyperNetwork(spec, parts, prior, options, seed)
 
 
@@ -364,7 +376,7 @@ def _check_widths(
         for block, tensor in (("hyper_scales", scales), ("hyper_decoder", means))
         if len(tensor.shape) != 4 or int(tensor.shape[-1]) < channels
     ]
-    for block in ("hyper_scales", "context_scales"):
+    for block in ("hyper_prior", "hyper_scales", "context_scales"):
         allowed = ("IntegerConv2D", "IntegerDepthwiseConv2D", "PixelShuffle", "PixelUnshuffle")
         faults += [
             f"{layer.path}: only {', '.join(allowed)} compute in integers and may choose a table"
