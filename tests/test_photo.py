@@ -14,6 +14,7 @@ from PIL import Image
 import attar
 from attar.codec import bundle, container, rdoq
 from attar.codec.container import Chunk
+from attar.codec.hyperlatents import HyperLatents
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.tiling import Held, everything
 from attar.errors import AttarError, BundleError, FormatError
@@ -242,6 +243,41 @@ def test_networks_that_choose_no_table_are_refused(codec: attar.Codec) -> None:
     forged = attar.Codec(bundle.from_bytes(data, source="forged"))
     with pytest.raises(BundleError, match=r"its networks (chose tables|gave)"):
         forged.compress(picture(64, 64))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (16, 16)])
+def test_hyper_latents_of_any_size_and_value_come_back(codec: attar.Codec, shape: tuple) -> None:
+    coder, header = codec.latents, container.write_header(container.Header(3, 1, 1, codec.bundle.short_id, 7))
+    assert isinstance(coder, HyperCoder)
+    latents = HyperLatents(coder.prior, codec.networks, header)
+    size = (*shape, coder.prior.channels)
+    limit = np.iinfo(np.int32)
+    rng = np.random.default_rng(0)
+    for symbols in (
+        np.zeros(size, np.int32),
+        rng.integers(-300, 300, size, dtype=np.int32),
+        rng.choice(np.array([limit.min, limit.max, 0], np.int32), size),
+    ):
+        sections = latents.sections(symbols)
+        decoder = coder.coder.decoder(coder.coder.encode(sections, header), header)
+        found, coded, tables = latents.take(shape, decoder.take)
+        decoder.finish()
+        assert len(sections) == 4
+        assert np.array_equal(found, symbols)
+        assert coded.shape == tables.shape == size
+
+
+def test_networks_that_choose_no_table_of_a_hyper_latent_are_refused(codec: attar.Codec) -> None:
+    graphs: dict[str, Any] = dict(codec.bundle.graphs)
+    for other in (
+        "hyper_scales",
+        "hyper_means",
+        "hyper_analysis",
+    ):  # another shape, no integers, another input
+        graphs["hyper_prior"] = graphs[other]
+        data = bundle.to_bytes(manifest=codec.manifest, graphs=graphs, tables=codec.bundle.tables)
+        with pytest.raises(BundleError, match=r"hyper_prior gave|network failed"):
+            attar.Codec(bundle.from_bytes(data, source="forged")).compress(picture(64, 64))
 
 
 def test_in_bfloat16_only_what_rounding_does_not_harm_is_bfloat16() -> None:

@@ -7,7 +7,6 @@ the CKPT, of one whose hyper-latents have a distribution for each channel. Every
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,7 @@ def main() -> None:
     for name in ("ckpt", "dataset", "out"):
         parser.add_argument(name)
     parser.add_argument("--crops", type=int, default=1200)
-    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--steps", type=int, default=500)
     given = parser.parse_args()
     kept = checkpoint.load(given.ckpt)
     net: Any = network.build(specs.parse(kept.record["model"], given.ckpt), seed=0, dtype="float32")
@@ -39,7 +38,7 @@ def main() -> None:
     train = hyper_latents(net, images.train, chosen, rng.uniform(0, 1, given.crops))
     places = np.tile(np.arange(len(images.validation)), 3)
     checked = hyper_latents(net, images.validation, places, np.repeat([0, 0.5, 1], len(places) // 3))
-    fit(net, train, checked, 60 * given.minutes)
+    fit(net, train, checked, given.steps)
     record = {key: value for key, value in kept.record.items() if key != "format"}
     checkpoint.save(given.out, checkpoint.weights(net), record)
 
@@ -56,8 +55,8 @@ def hyper_latents(net: Any, images: Any, chosen: Any, quality: Any) -> tuple[tor
     return torch.cat(found), levels
 
 
-def fit(net: Any, train: Any, checked: Any, seconds: float) -> None:
-    """Lower the bits of ``train``; tell those of ``checked`` at three qualities."""
+def fit(net: Any, train: Any, checked: Any, steps: int) -> None:
+    """Lower the bits of ``train``; tell those of ``checked``, whose thirds are of three qualities."""
 
     def bits(symbols: Any, quality: Any, training: bool) -> Any:
         found = net._hyper_bits(symbols, quality, training)(symbols)
@@ -65,23 +64,18 @@ def fit(net: Any, train: Any, checked: Any, seconds: float) -> None:
 
     weights = [variable.value for variable in net.hyper_prior.trainable_variables]
     optimizer = Soap(weights, (0.9, 0.99), 1e-8)
-    start, told, step = time.time(), 0.0, 0
-    while (elapsed := time.time() - start) < seconds:
-        part = elapsed / seconds
+    for step in range(1, steps + 1):
         rows = torch.randint(0, len(train[0]), (BATCH,))
         bits(train[0][rows], train[1][rows], True).mean().backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.param_groups[0]["lr"] = RATE * min(1.0, step / 50, (1 - part) / 0.4)
+        optimizer.param_groups[0]["lr"] = RATE * min(1.0, step / 50, (1 - step / steps) / 0.4)
         optimizer.step()
         optimizer.zero_grad()
-        step += 1
-        if elapsed > told:
-            told += seconds / 10
+        if step % max(1, steps // 10) == 0:
             with torch.no_grad():
-                found = bits(*checked, False).reshape(3, -1).mean(1)
-            print(
-                f"{step} steps, bits per position:", *(f"{value:.1f}" for value in found.tolist()), flush=True
-            )
+                found = bits(*checked, False).reshape(3, -1).mean(1).tolist()
+            told = " ".join(f"{value:.1f}" for value in found)
+            print(f"{step} of {steps} steps, bits per position: {told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -49,17 +49,11 @@ def known(symbols: Any, number: int, level: Any) -> tuple[Any, Any]:
 
     The latter: for each of four consecutive channels, whether it is known, and ``level`` (B,), quality / 8.
     """
-    batch, height, width, channels = symbols.shape
+    height, width, channels = symbols.shape[1:]
     seen = ops.cast(pass_of(height, width, channels) < number, "float32")
+    blank = ops.zeros_like(symbols[..., :1])
     planes = ops.cast(pass_of(height, width, PASSES) < number, "float32")
-    shape = (batch, height, width)
-    return symbols * seen, ops.concatenate(
-        [
-            ops.broadcast_to(planes, (*shape, PASSES)),
-            ops.broadcast_to(level[:, None, None, None], (*shape, 1)),
-        ],
-        axis=-1,
-    )
+    return symbols * seen, ops.concatenate([blank + planes, blank + level[:, None, None, None]], axis=-1)
 
 
 def levels(quality: Any) -> Any:
