@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from attar.codec import bundle
+from attar.codec import bundle, hyperlatents
 from attar.codec.manifest import Hyperprior, Manifest
 
 ENCODER_ONLY = ("analysis", "hyper_analysis")
@@ -28,7 +28,8 @@ def inputs(manifest: Manifest, height: int, width: int) -> dict[str, tuple[int, 
     for name in ("latent", "symbols", "scales", "means", "found"):
         shapes[name] = latent
     if isinstance(manifest.entropy, Hyperprior):
-        shapes["hyper_symbols"] = (1, height // manifest.entropy.stride, width // manifest.entropy.stride)
+        stride = manifest.entropy.stride
+        shapes["hyper_symbols"] = shapes["known"] = (1, height // stride, width // stride)
     return shapes
 
 
@@ -69,18 +70,24 @@ def macs(graph: bytes, shapes: Mapping[str, tuple[int, ...]]) -> int:
     return total
 
 
+def totals(found: bundle.Bundle, height: int, width: int) -> dict[str, int]:
+    """Multiply-accumulates of every network for one image, whose size needs no padding."""
+    shapes = inputs(found.manifest, height, width)
+    runs = {"hyper_prior": hyperlatents.PASSES}
+    return {name: runs.get(name, 1) * macs(graph, shapes) for name, graph in found.graphs.items()}
+
+
 def main(path: str, height: int = 512, width: int = 768) -> None:
     found = bundle.read(bundle.find(path))
     if found.manifest.size is not None:
         height, width = found.manifest.size
     height, width = found.manifest.padded_size(height, width)
-    shapes = inputs(found.manifest, height, width)
     decoder = encoder = 0.0
-    for name, graph in found.graphs.items():
-        count = macs(graph, shapes) / (height * width) / 1000
+    for name, total in totals(found, height, width).items():
+        count = total / (height * width) / 1000
         encoder += count if name != "synthesis" else 0
         decoder += count if name not in ENCODER_ONLY else 0
-        print(f"{name:<16} {count:8.3f} kMAC/pixel  {len(graph) / 1e6:7.3f} MB")
+        print(f"{name:<16} {count:8.3f} kMAC/pixel  {len(found.graphs[name]) / 1e6:7.3f} MB")
     print(f"{'to encode':<16} {encoder:8.3f} kMAC/pixel\n{'to decode':<16} {decoder:8.3f} kMAC/pixel")
 
 

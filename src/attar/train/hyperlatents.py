@@ -56,6 +56,15 @@ def known(symbols: Any, number: int, level: Any) -> tuple[Any, Any]:
     return symbols * seen, ops.concatenate([blank + planes, blank + level[:, None, None, None]], axis=-1)
 
 
+def run(model: Any, symbols: Any, level: Any, training: bool) -> Any:
+    """What the network says of every element of symbols (B, h, w, Z) in its pass, all at once: (B, h, w, 3 Z)."""
+    given = [known(symbols, number, level) for number in range(PASSES)]
+    inputs = [ops.concatenate(items, axis=0) for items in zip(*given, strict=True)]
+    found = ops.split(model(inputs, training=training), PASSES, axis=0)
+    turn = ops.tile(pass_of(*symbols.shape[1:]), (1, 1, 3))
+    return sum(ops.where(turn == number, found[number], 0.0) for number in range(PASSES))
+
+
 def levels(quality: Any) -> Any:
     """Quality (B,) in 0..1 -> what the network is told of it, whole numbers."""
     return ops.floor(ops.round(quality * 99.0) / LEVELS)

@@ -152,13 +152,7 @@ class HyperNetwork(network.Network):
         if self.hyper_choice is None:
             return prior
         level = hyperlatents.levels(quality if self.has_qualities else ops.zeros_like(quality))
-        count = hyperlatents.PASSES
-        given = [hyperlatents.known(symbols, number, level) for number in range(count)]
-        inputs = [ops.concatenate(items, axis=0) for items in zip(*given, strict=True)]
-        found = ops.split(self.hyper_choice(inputs, training=training), count, axis=0)
-        turn = ops.tile(hyperlatents.pass_of(*symbols.shape[1:]), (1, 1, 3))
-        chosen = sum(ops.where(turn == number, found[number], 0.0) for number in range(count))
-        parts = prior.parts(chosen, training)
+        parts = prior.parts(hyperlatents.run(self.hyper_choice, symbols, level, training), training)
         return lambda values: prior.bits(values, *parts)
 
     def _passes(self, latent: Any, hyper: Any, training: bool) -> tuple[Any, Any, Any]:
