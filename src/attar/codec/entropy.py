@@ -105,22 +105,30 @@ class Decoder:
         coder, total = self.coder, int(counts.sum())
         if float(counts @ coder.least_bits) > self.bits:
             raise FormatError(f"{self.bits // 8} bytes of coded latents cannot hold {total} symbols")
-        places = np.empty(total, dtype=np.int64)
+        symbols = np.empty(total, dtype=np.int32)
+        escaped: list[NDArray[np.int64]] = []
         start = 0
         for table in np.flatnonzero(counts).tolist():
             end = start + int(counts[table])
-            places[start:end] = self.stack.decode(coder.models[table], end - start)
+            places = self.stack.decode(coder.models[table], end - start)
+            if (escapes := np.flatnonzero(places == coder.escapes[table])).size:
+                escaped.append(escapes + start)
+            # Of an escape, which may wrap around here, the symbol comes later.
+            np.add(places, coder.minima[table].astype(np.int32), out=symbols[start:end])
             start = end
-        escapes = np.repeat(coder.escapes, counts)
-        escaped = np.flatnonzero(places == escapes)
-        if escaped.size:
-            places[escaped] = _inside(_pop_overflows(self.stack, escaped.size), escapes[escaped])
-        places += np.repeat(coder.minima, counts)
-        if escaped.size and not ((places[escaped] >= INT32.min) & (places[escaped] <= INT32.max)).all():
-            raise FormatError("the coded latents hold an escaped value that is no int32: damaged")
-        symbols = places.astype(np.int32)
+        if escaped:
+            self._take_escaped(symbols, np.concatenate(escaped), counts)
         self.checksum = zlib.crc32(symbols.astype("<i4", copy=False).tobytes(), self.checksum)
         return symbols
+
+    def _take_escaped(self, symbols: Symbols, escaped: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        """Put the symbols at the places ``escaped`` of a section that has been taken."""
+        tables = np.searchsorted(np.cumsum(counts), escaped, side="right")
+        values = _inside(_pop_overflows(self.stack, escaped.size), self.coder.escapes[tables])
+        values += self.coder.minima[tables]
+        if not ((values >= INT32.min) & (values <= INT32.max)).all():
+            raise FormatError("the coded latents hold an escaped value that is no int32: damaged")
+        symbols[escaped] = values
 
     def finish(self) -> None:
         """Check that nothing is left but the checksum; raises :class:`FormatError`."""

@@ -129,5 +129,6 @@ def grouped(
     """
     places = np.flatnonzero(mask)
     chosen = index.ravel()[places]
-    counts = np.bincount(chosen.astype(np.int64) + first, minlength=tables)
+    counts = np.zeros(tables, dtype=np.int64)
+    counts[first:] = np.bincount(chosen, minlength=tables - first)
     return places[np.argsort(chosen, kind="stable")], counts
