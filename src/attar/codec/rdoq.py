@@ -37,17 +37,20 @@ class Trial:
 
     What the first pass tells makes the second cheaper, so its errors weigh more than their pixels say. ``hyper``:
     bits that a squared unit of error of the hyper-latent is worth. ``group``: channels that are chosen together.
+    ``limit``: most that a symbol is moved to make up for others; responses are measured with moves of 1, and far
+    from those of a synthesis that bends.
     """
 
     first: float = 1.9
     second: float = 0.8
     hyper: float = 20.0
     group: int = 16
+    limit: float = 2.0
 
 
 TRIALS = (
+    Trial(first=2.2, second=2.2, limit=0.18),
     Trial(),
-    Trial(group=4),
     Trial(hyper=8.0, group=4),
     Trial(hyper=4.0, group=4),
     Trial(first=1.45, hyper=8.0, group=4),
@@ -67,8 +70,6 @@ CELL = 4
 """Impulses are this many positions apart: their responses reach one position beyond their own, and do not meet."""
 PATCH = 32
 """Side of the part of the latent that they are measured in."""
-LIMIT = 2.0
-"""Most that a symbol is moved to make up for others: responses are measured with moves of 1."""
 WIDEST = 255
 """Symbols further from 0 are rounded."""
 MOST_NUMBERS = 1 << 25
@@ -161,13 +162,13 @@ class Chooser:
         if not response.median:
             return symbols
         second = area in self.open or not self.coder.prior.context
-        price = self.trial.second if second else self.trial.first
+        price, limit = self.trial.second if second else self.trial.first, self.trial.limit
         gradient = self.open.setdefault(area, self._gradient(area, latent, response))
         weight = np.float32(price * self.worth(response)) * response.energy
         tables = index.astype(np.int64) + self.coder.prior.first_scale
         for start in range(0, response.channels, self.trial.group):
             part = np.arange(start, min(start + self.trial.group, response.channels))
-            repaired = np.clip(-gradient[..., part] / response.energy[part], -LIMIT, LIMIT)
+            repaired = np.clip(-gradient[..., part] / response.energy[part], -limit, limit)
             wanted = target[..., part] + np.nan_to_num(repaired)
             chosen = _cheapest(wanted, self.bits, tables[..., part], weight[part])
             symbols[..., part] = np.where(mask[..., part], chosen, 0)
