@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from attar.codec import bundle, hyperlatents
-from attar.codec.manifest import Hyperprior, Manifest
+from attar.codec import bundle
+from attar.codec.manifest import HYPER_PASSES, Hyperprior, Manifest
 
 ENCODER_ONLY = ("analysis", "hyper_analysis")
 
@@ -73,7 +73,7 @@ def macs(graph: bytes, shapes: Mapping[str, tuple[int, ...]]) -> int:
 def totals(found: bundle.Bundle, height: int, width: int) -> dict[str, int]:
     """Multiply-accumulates of every network for one image, whose size needs no padding."""
     shapes = inputs(found.manifest, height, width)
-    runs = {"hyper_prior": hyperlatents.PASSES}
+    runs = {"hyper_prior": HYPER_PASSES}
     return {name: runs.get(name, 1) * macs(graph, shapes) for name, graph in found.graphs.items()}
 
 

@@ -13,6 +13,7 @@ import torch
 
 from attar import spec as specs
 from attar.codec import hyperlatents as coded
+from attar.codec import manifest
 from attar.errors import SpecError
 from attar.train import hyperlatents, network
 from training_kit import numpy
@@ -34,8 +35,7 @@ def test_training_and_files_have_the_same_passes() -> None:
     for shape in ((1, 1, 1), (4, 6, 8), (5, 3, 7)):
         assert np.array_equal(numpy(hyperlatents.pass_of(*shape)), coded.pass_of(shape))
     levels = numpy(hyperlatents.levels(torch.arange(100) / 99))
-    assert np.array_equal(levels, np.arange(100) // coded.LEVELS)
-    assert (hyperlatents.PASSES, hyperlatents.LEVELS) == (coded.PASSES, coded.LEVELS)
+    assert np.array_equal(levels, np.arange(100) // manifest.HYPER_LEVELS)
 
 
 def test_a_pass_sees_no_symbol_of_its_own_or_of_a_later_one() -> None:
@@ -73,7 +73,7 @@ def test_a_fit_makes_repeated_hyper_latents_cheaper_than_their_entropy() -> None
     torch.manual_seed(0)
     script.RATE = 8e-3
     script.fit(net, (symbols[:2000], quality[:2000]), (symbols[2000:], quality[2000:]), 200)
-    bits = net._hyper_bits(symbols[2000:], quality[2000:], False)(symbols[2000:])
+    bits = net.hyper_bits(symbols[2000:], quality[2000:], False)(symbols[2000:])
     each = float(numpy(bits).sum((1, 2, 3)).mean()) / 36
     assert each < 0.85 * entropy(plain)
 

@@ -44,7 +44,7 @@ def price(codec: attar.Codec, pixels: np.ndarray, quality: int) -> float:
     return chooser.worth(chooser.measured(latent, everything(latent.shape)))
 
 
-@pytest.mark.parametrize("quality", [75, 90])
+@pytest.mark.parametrize("quality", [85, 91])
 def test_effort_lowers_the_cost_and_the_bytes_at_equal_psnr(codec: attar.Codec, quality: int) -> None:
     pixels = photograph(192, 256)
     files = [codec.compress(pixels, quality=quality, effort=effort) for effort in (0, 1, 2)]
@@ -54,7 +54,7 @@ def test_effort_lowers_the_cost_and_the_bytes_at_equal_psnr(codec: attar.Codec, 
     plain = [codec.compress(pixels, quality=quality + step) for step in (-9, 0, 9)]
     psnr = [-10 * np.log10(squared_error(codec, pixels, data)) for data in (*plain, files[1])]
     assert psnr[0] < psnr[3] < psnr[2]
-    assert len(files[1]) < np.exp(np.interp(psnr[3], psnr[:3], np.log([len(data) for data in plain])))
+    assert len(files[1]) < 0.99 * np.exp(np.interp(psnr[3], psnr[:3], np.log([len(data) for data in plain])))
 
 
 def test_effort_is_deterministic_the_same_in_a_batch_and_when_prepared(codec: attar.Codec) -> None:

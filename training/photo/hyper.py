@@ -59,7 +59,7 @@ def fit(net: Any, train: Any, checked: Any, steps: int) -> None:
     """Lower the bits of ``train``; tell those of ``checked``, whose thirds are of three qualities."""
 
     def bits(symbols: Any, quality: Any, training: bool) -> Any:
-        found = net._hyper_bits(symbols, quality, training)(symbols)
+        found = net.hyper_bits(symbols, quality, training)(symbols)
         return found.sum((1, 2, 3)) / (symbols.shape[1] * symbols.shape[2])
 
     weights = [variable.value for variable in net.hyper_prior.trainable_variables]

@@ -52,9 +52,9 @@ GRAPHS = ("analysis", "synthesis")
 """Networks that every bundle has, as NAME.onnx."""
 HYPERPRIOR_GRAPHS = ("hyper_analysis", "hyper_scales", "hyper_means")
 CONTEXT_GRAPHS = ("context_scales", "context_means")
-HYPER_PRIOR_GRAPHS = ("hyper_prior",)
+HYPER_TABLE_GRAPHS = ("hyper_prior",)
 LIMITS = {"manifest.json": 4 << 20, "tables.json": 64 << 20} | dict.fromkeys(
-    (f"{name}.onnx" for name in GRAPHS + HYPERPRIOR_GRAPHS + CONTEXT_GRAPHS + HYPER_PRIOR_GRAPHS), 256 << 20
+    (f"{name}.onnx" for name in GRAPHS + HYPERPRIOR_GRAPHS + CONTEXT_GRAPHS + HYPER_TABLE_GRAPHS), 256 << 20
 )
 """Entries that a bundle may have, and the most bytes of each."""
 MAX_BYTES = 512 << 20
@@ -152,9 +152,8 @@ def _graphs_of(manifest: Manifest) -> tuple[str, ...]:
     if not isinstance(manifest.entropy, Hyperprior):
         return GRAPHS
     context = CONTEXT_GRAPHS if manifest.entropy.context else ()
-    return (
-        GRAPHS + HYPERPRIOR_GRAPHS + context + (HYPER_PRIOR_GRAPHS if manifest.entropy.hyper_tables else ())
-    )
+    hyper_tables = HYPER_TABLE_GRAPHS if manifest.entropy.hyper_tables else ()
+    return GRAPHS + HYPERPRIOR_GRAPHS + context + hyper_tables
 
 
 def folders() -> list[Path]:

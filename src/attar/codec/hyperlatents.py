@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from attar.codec.container import read_header
 from attar.codec.entropy import Section
-from attar.codec.manifest import Hyperprior
+from attar.codec.manifest import HYPER_LEVELS, HYPER_PASSES, Hyperprior
 from attar.codec.networks import Networks
 from attar.errors import BundleError
 
 __all__ = ["HyperLatents", "grouped"]
 
-PASSES = 4
-LEVELS = 8
-"""Qualities that the network cannot tell apart."""
 ANY_SIZE = 1 << 64
 """Pixels: what is too large has been refused already."""
 
@@ -40,11 +37,10 @@ class HyperLatents:
     def __init__(self, prior: Hyperprior, networks: Networks, header: bytes) -> None:
         self.prior, self.networks = prior, networks
         self.tables = prior.first_scale + prior.scales
-        self.level = (
-            max(read_header(header, max_pixels=ANY_SIZE).quality - 1, 0) // LEVELS
-            if prior.hyper_tables
-            else 0
-        )
+        self.level = 0
+        if prior.hyper_tables:
+            quality = read_header(header, max_pixels=ANY_SIZE).quality
+            self.level = max(quality - 1, 0) // HYPER_LEVELS
 
     def sections(self, symbols: Symbols) -> list[Section]:
         """What codes the symbols (h, w, Z)."""
@@ -52,9 +48,9 @@ class HyperLatents:
             counts = self._one_each(symbols.size // symbols.shape[2])
             return [(symbols.reshape(-1, symbols.shape[2]).T.ravel(), counts)]
         order = pass_of(symbols.shape)
-        index, mean = self._chosen(symbols, order, range(PASSES))
+        index, mean = self._chosen(symbols, order, range(HYPER_PASSES))
         found = []
-        for number in range(PASSES):
+        for number in range(HYPER_PASSES):
             places, counts = grouped(index[number], order == number, 0, self.tables)
             found.append(((symbols - mean[number]).ravel()[places], counts))
         return found
@@ -72,7 +68,7 @@ class HyperLatents:
         symbols = np.zeros((*shape, channels), dtype=np.int32)
         residuals, tables = np.zeros_like(symbols), np.zeros(symbols.shape, dtype=np.uint8)
         order = pass_of(symbols.shape)
-        for number in range(PASSES):
+        for number in range(HYPER_PASSES):
             mask = order == number
             index, mean = self._chosen(symbols, order, [number])
             places, counts = grouped(index[0], mask, 0, self.tables)
@@ -92,11 +88,11 @@ class HyperLatents:
     ) -> tuple[Indexes, Symbols]:
         """Tables and means of all elements in each of ``passes``, both (passes, h, w, Z)."""
         shape = symbols.shape
-        planes = pass_of((*shape[:2], PASSES))
-        known = np.full((len(passes), *shape[:2], PASSES + 1), self.level, np.float32)
+        planes = pass_of((*shape[:2], HYPER_PASSES))
+        known = np.full((len(passes), *shape[:2], HYPER_PASSES + 1), self.level, np.float32)
         given = np.zeros((len(passes), *shape), np.float32)
         for place, number in enumerate(passes):
-            known[place, ..., :PASSES] = planes < number
+            known[place, ..., :HYPER_PASSES] = planes < number
             given[place] = np.where(order < number, symbols, 0)
         values = self.networks.run("hyper_prior", {"hyper_symbols": given, "known": known})
         if values.shape != (*given.shape[:3], 2 * shape[2]):
@@ -116,7 +112,7 @@ class HyperLatents:
 def pass_of(shape: tuple[int, ...]) -> NDArray[np.int64]:
     """The pass of every element of a tile: 2 (row mod 2) + column mod 2 + channel, mod 4."""
     row, column, channel = np.ogrid[: shape[0], : shape[1], : shape[2]]
-    found: NDArray[np.int64] = (2 * (row % 2) + column % 2 + channel) % PASSES
+    found: NDArray[np.int64] = (2 * (row % 2) + column % 2 + channel) % HYPER_PASSES
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from attar.errors import BundleError
 from attar.plainjson import nearest
 
-__all__ = ["Entropy", "Hyperprior", "Latent", "Manifest"]
+__all__ = ["HYPER_LEVELS", "HYPER_PASSES", "Entropy", "Hyperprior", "Latent", "Manifest"]
 
 FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -64,6 +64,10 @@ class Hyperprior:
 ENTROPY_KINDS: Mapping[str, type] = MappingProxyType({"factorized": Entropy, "hyperprior": Hyperprior})
 TILE_PIXELS = 1024
 MOST_HYPER_TABLES = 256
+HYPER_PASSES = 4
+"""Sections of a hyper-latent whose tables a network chooses."""
+HYPER_LEVELS = 8
+"""Qualities that this network cannot tell apart."""
 
 
 @dataclass(frozen=True, kw_only=True)

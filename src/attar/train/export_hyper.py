@@ -18,7 +18,7 @@ import onnx
 
 from attar.codec import bundle
 from attar.codec.codec import Codec
-from attar.codec.manifest import Hyperprior
+from attar.codec.manifest import HYPER_LEVELS, HYPER_PASSES, Hyperprior
 from attar.codec.tables import Table
 from attar.errors import BundleError, ExportError, FormatError
 from attar.train import exactness, graphs, hyperlatents, layout
@@ -150,10 +150,10 @@ def _inputs(net: HyperNetwork, batches: Sequence[np.ndarray]) -> dict[str, list[
         wild = rng.integers(-EXTREMES, EXTREMES + 1, hyper.shape).astype(np.float32)
         given["hyper_scales"].append([wild])
         if net.hyper_prior is not None:
-            level = np.floor(99 * quality / hyperlatents.LEVELS)
+            level = np.floor(99 * quality / HYPER_LEVELS)
             for symbols in (hyper, wild):
                 tensors = [keras.ops.convert_to_tensor(item) for item in (symbols, level)]
-                for number in range(hyperlatents.PASSES):
+                for number in range(HYPER_PASSES):
                     known = hyperlatents.known(tensors[0], number, tensors[1])
                     given["hyper_prior"].append([to_numpy(item) for item in known])
         if net.context_scales is None:

@@ -22,13 +22,11 @@ import numpy as np
 from keras import ops
 
 from attar import spec as specs
+from attar.codec.manifest import HYPER_LEVELS, HYPER_PASSES
 from attar.errors import SpecError
 from attar.train import network
 from attar.train.integer import IntegerInput, straight_through
 
-PASSES = 4
-LEVELS = 8
-"""Qualities of 0..99 that the network cannot tell apart."""
 SCALES, SMALLEST, LARGEST = 24, 0.05, 40.0
 EIGHTHS = 4
 """Fractions of a mean: -4/8 to 4/8."""
@@ -41,7 +39,7 @@ def pass_of(height: int, width: int, channels: int) -> Any:
     """The pass of every element, float32 (height, width, channels): 2 (row mod 2) + column mod 2 + channel, mod 4."""
     row, column, channel = (ops.arange(size, dtype="int32") for size in (height, width, channels))
     total = 2 * (row % 2)[:, None, None] + (column % 2)[:, None] + channel
-    return ops.cast(total % PASSES, "float32")
+    return ops.cast(total % HYPER_PASSES, "float32")
 
 
 def known(symbols: Any, number: int, level: Any) -> tuple[Any, Any]:
@@ -52,22 +50,22 @@ def known(symbols: Any, number: int, level: Any) -> tuple[Any, Any]:
     height, width, channels = symbols.shape[1:]
     seen = ops.cast(pass_of(height, width, channels) < number, "float32")
     blank = ops.zeros_like(symbols[..., :1])
-    planes = ops.cast(pass_of(height, width, PASSES) < number, "float32")
+    planes = ops.cast(pass_of(height, width, HYPER_PASSES) < number, "float32")
     return symbols * seen, ops.concatenate([blank + planes, blank + level[:, None, None, None]], axis=-1)
 
 
 def run(model: Any, symbols: Any, level: Any, training: bool) -> Any:
     """What the network says of every element of symbols (B, h, w, Z) in its pass, all at once: (B, h, w, 3 Z)."""
-    given = [known(symbols, number, level) for number in range(PASSES)]
+    given = [known(symbols, number, level) for number in range(HYPER_PASSES)]
     inputs = [ops.concatenate(items, axis=0) for items in zip(*given, strict=True)]
-    found = ops.split(model(inputs, training=training), PASSES, axis=0)
+    found = ops.split(model(inputs, training=training), HYPER_PASSES, axis=0)
     turn = ops.tile(pass_of(*symbols.shape[1:]), (1, 1, 3))
-    return sum(ops.where(turn == number, found[number], 0.0) for number in range(PASSES))
+    return sum(ops.where(turn == number, found[number], 0.0) for number in range(HYPER_PASSES))
 
 
 def levels(quality: Any) -> Any:
     """Quality (B,) in 0..1 -> what the network is told of it, whole numbers."""
-    return ops.floor(ops.round(quality * 99.0) / LEVELS)
+    return ops.floor(ops.round(quality * 99.0) / HYPER_LEVELS)
 
 
 @keras.saving.register_keras_serializable("attar")
@@ -119,7 +117,7 @@ def build(
     """Make the network of the block: as it is trained, and as a bundle has it. None without it; or SpecError."""
     if "hyper_prior" not in chains:
         return None
-    known = keras.Input((*z.shape[1:3], PASSES + 1), name="known", dtype="float32")
+    known = keras.Input((*z.shape[1:3], HYPER_PASSES + 1), name="known", dtype="float32")
     integers = [
         IntegerInput(name=f"hyper_prior_{name}")(item) for name, item in (("symbols", z), ("known", known))
     ]

@@ -141,12 +141,12 @@ class HyperNetwork(network.Network):
         latent = ops.cast(self.analysis([images, quality], training=training), "float32")
         hyper = ops.cast(self.hyper_analysis(latent, training=training), "float32")
         coded = quantise(hyper, training)
-        hyper_bits = _total(rate(hyper, self._hyper_bits(coded, quality, training), training))
+        spent = _total(rate(hyper, self.hyper_bits(coded, quality, training), training))
         found, bits, symbols = self._passes(latent, coded, training)
         image = self.synthesis([found, quality], training=training)
-        return Forward(image, hyper_bits + bits, symbols, self.lambdas(quality))
+        return Forward(image, spent + bits, symbols, self.lambdas(quality))
 
-    def _hyper_bits(self, symbols: Any, quality: Any, training: bool) -> Callable[[Any], Any]:
+    def hyper_bits(self, symbols: Any, quality: Any, training: bool) -> Callable[[Any], Any]:
         """What tells the bits of hyper-latents when these ``symbols`` (B, h, w, Z) are coded."""
         prior = self.prior
         if self.hyper_choice is None:
