@@ -5,11 +5,13 @@
 #
 # Everything is set up on first use in $(VENV); only Python 3.11 or later and make are needed before.
 # Options: PYTHON=python3.13  VENV=/elsewhere/venv  PIP_FLAGS="--extra-index-url ..."  TESTS=tests/test_spec.py
+# JOBS=4 (processes that run tests; each loads PyTorch, and may take 2 GiB)
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
 TESTS ?=
+JOBS ?= 2
 # Those that need no data from elsewhere; the others say in their first lines what they want.
 BENCH ?= $(wildcard $(patsubst %,benchmarks/%.py,train_speed digits))
 
@@ -25,7 +27,7 @@ demo: $(READY)
 	$(PY) examples/demo.py
 
 test: $(READY)
-	$(PY) -m pytest -q $(TESTS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -q -n $(JOBS) --dist loadfile $(TESTS)
 
 check: $(READY)
 	$(PY) -m ruff check .

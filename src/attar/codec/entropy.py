@@ -108,14 +108,16 @@ class Decoder:
         symbols = np.empty(total, dtype=np.int32)
         escaped: list[NDArray[np.int64]] = []
         start = 0
-        for table in np.flatnonzero(counts).tolist():
-            end = start + int(counts[table])
-            places = self.stack.decode(coder.models[table], end - start)
-            if (escapes := np.flatnonzero(places == coder.escapes[table])).size:
-                escaped.append(escapes + start)
+        # A photograph's sections have some hundred tables of few symbols: what is done for each counts.
+        used = np.flatnonzero(counts)
+        each = zip(used, counts[used], coder.minima[used], coder.escapes[used], strict=True)
+        for table, count, minimum, escape in (map(int, row) for row in each):
+            places = self.stack.decode(coder.models[table], count)
+            if places.max() == escape:  # the last of the table's entries
+                escaped.append(np.flatnonzero(places == escape) + start)
             # Of an escape, which may wrap around here, the symbol comes later.
-            np.add(places, coder.minima[table].astype(np.int32), out=symbols[start:end])
-            start = end
+            np.add(places, minimum, out=symbols[start : start + count])
+            start += count
         if escaped:
             self._take_escaped(symbols, np.concatenate(escaped), counts)
         self.checksum = zlib.crc32(symbols.astype("<i4", copy=False).tobytes(), self.checksum)
