@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attar.train.hyperprior import rate
+from attar.train.hyperlatents import logistic_bits
+from attar.train.rounding import crossing, rate
 from training_kit import numpy
 
 pytestmark = pytest.mark.skipif(
@@ -68,3 +69,24 @@ def test_validation_counts_the_bits_of_what_is_coded() -> None:
         numpy(rate(values, bits, False)), numpy(bits(torch.tensor([-2.0, 0, 0, 1, 2])))
     )
     np.testing.assert_allclose(numpy(rate(values, bits, True)), numpy(rate(values, bits, False)))
+
+
+@pytest.mark.parametrize("scale", [0.06, 0.08, 0.099, 0.3, 2.0])
+def test_growing_all_values_costs_what_the_gradient_says(scale: float) -> None:
+    """Bits of logistic values, all of them made larger: as counted, by the gradient, and by the plain gradient."""
+    uniform = (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000
+    values = scale * (torch.log(uniform) - torch.log1p(-uniform))
+    inverse = torch.full_like(values, 1 / scale)
+
+    def bits(symbols: Any) -> Any:
+        return logistic_bits(symbols, inverse)
+
+    def by_gradient(weight: Any) -> float:
+        inside = values.clone().requires_grad_()
+        rate(inside, bits, True, weight * inside).mean().backward()
+        return float((numpy(inside.grad) * numpy(inside)).sum())
+
+    counted = float((bits(torch.round(values * 1.02)) - bits(torch.round(values * 0.98))).mean()) / 0.04
+    assert by_gradient(crossing(values, inverse)) == pytest.approx(counted, rel=0.15)
+    if scale < 0.07:
+        assert by_gradient(1.0) > 10 * counted > 0

@@ -57,6 +57,7 @@ OTHERS: dict[str, Any] = {
     "weight": 2.5,
     "alpha": 0.5,
     "lmbda": 0.125,
+    "balance": 0.25,
     "adversarial": "non-saturating",
     "adversarial_weight": 0.25,
     "adversarial_warmup": 6,

@@ -30,7 +30,7 @@ RANGES: Mapping[str, tuple[float, float | None]] = MappingProxyType(
         **dict.fromkeys(("crop", "height", "width", "latent_dims"), SIZE),
         **dict.fromkeys(("weight", "lmbda", "adversarial_weight", "clip_norm", "save_minutes"), NONNEGATIVE),
         **dict.fromkeys(("warmup", "patience", "shift", "adversarial_warmup"), NONNEGATIVE),
-        **dict.fromkeys(("alpha", "shrink"), (0, 1)),
+        **dict.fromkeys(("alpha", "balance", "shrink"), (0, 1)),
         "seed": (0, 2**32 - 1),
     }
 )
@@ -143,6 +143,10 @@ class TrainConfig:
     lmbda: float = option(
         0.02,
         "Price of one bit per pixel in the loss.",
+    )
+    balance: float = option(
+        0.0,
+        "0 to 1: divide each image's gradient by its loss to this power; 1 lets a per cent of any count the same.",
     )
     adversarial: str = option(
         "hinge",

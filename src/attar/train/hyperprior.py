@@ -34,9 +34,9 @@ from attar.train.integer import (
     IntegerConv2D,
     IntegerDepthwiseConv2D,
     IntegerInput,
-    straight_through,
 )
 from attar.train.network import Forward
+from attar.train.rounding import crossing, quantise, rate
 
 OPTIONS = {
     "kind": "hyperprior",
@@ -165,25 +165,40 @@ class HyperNetwork(network.Network):
         index, mean = scales[..., :channels], ops.cast(means[..., :channels], "float32")
         residual = latent - mean
         if self.context_scales is None or self.context_means is None:
-            rounded = quantise(residual, training)
-            return rounded + mean, _total(self._rate(residual, index, training)), rounded
+            proxy = self._proxy(latent, mean, index, training)
+            rounded = quantise(residual, training, proxy)
+            return rounded + mean, _total(self._rate(residual, index, training, proxy)), rounded
         first = checkerboard(*latent.shape[1:])
-        symbols = first * quantise(residual, training)
+        symbols = first * quantise(residual, training, self._proxy(latent, mean, index, training))
         found = symbols + first * mean
         index = first * index + (1 - first) * self.context_scales([scales, symbols], training=training)
-        mean = ops.cast(self.context_means([means, found], training=training), "float32")
-        residual = first * residual + (1 - first) * (latent - mean)
-        rounded = quantise(residual, training)
-        bits = self._rate(residual, index, training)
+        shifted = ops.cast(self.context_means([means, found], training=training), "float32")
+        mean = first * mean + (1 - first) * shifted
+        residual, proxy = latent - mean, self._proxy(latent, mean, index, training)
+        rounded = quantise(residual, training, proxy)
+        bits = self._rate(residual, index, training, proxy)
         return found + (1 - first) * (rounded + mean), _total(bits), rounded
 
-    def _rate(self, residuals: Any, index: Any, training: bool) -> Any:
-        return rate(residuals, lambda symbols: self.bits(symbols, index), training)
+    def _rate(self, residuals: Any, index: Any, training: bool, proxy: Any) -> Any:
+        return rate(residuals, lambda symbols: self.bits(symbols, index), training, proxy)
+
+    def _proxy(self, latent: Any, mean: Any, index: Any, training: bool) -> Any:
+        """What stands for the rounded residual in gradients.
+
+        A mean gets the plain one, which fits it to the median of the latent's values: in a sparse channel the
+        true gradient, through what the decoder makes of it, is mostly noise.
+        """
+        if not training:
+            return None
+        return crossing(latent - mean, self._inverse(index)) * latent - mean
+
+    def _inverse(self, index: Any) -> Any:
+        """Inverse of the scale that ``index`` names."""
+        return ops.exp(-(index * self.scale_step + math.log(self.options["smallest_scale"])))
 
     def bits(self, residuals: Any, index: Any) -> Any:
         """Bits of residuals under a logistic of the scale that ``index`` (0..scales - 1) names; all one shape."""
-        inverse = ops.exp(-(index * self.scale_step + math.log(self.options["smallest_scale"])))
-        return hyperlatents.logistic_bits(residuals, inverse)
+        return hyperlatents.logistic_bits(residuals, self._inverse(index))
 
     @property
     def scale_step(self) -> float:
@@ -213,30 +228,6 @@ class HyperNetwork(network.Network):
         latent, _ = self.shapes(size)
         hyper = self.hyper_analysis.compute_output_shape(latent)
         return size // int(latent[1]), size // int(hyper[1])
-
-
-def quantise(values: Any, training: bool) -> Any:
-    """The nearest integers, half to even, with a straight-through gradient (Theis et al. 2017)."""
-    rounded = ops.round(values)
-    return straight_through(rounded, values) if training else rounded
-
-
-def rate(values: Any, bits: Callable[[Any], Any], training: bool) -> Any:
-    """Bits of the rounded values, by ``bits`` of integers.
-
-    In training, the distribution gets the gradient of exactly these bits, and so stays that of the symbols
-    that are coded. A value gets the gradient that they have when it is rounded to one of its two neighbours
-    at random, the nearer one more often, which is unbiased (stochastic rounding, Gupta et al. 2015,
-    arXiv:1502.02551): bits of the upper neighbour less bits of the lower one. Uniform noise in place of
-    rounding (Balle et al. 2017) overstates the rate where most symbols are zero.
-    """
-    if not training:
-        return bits(ops.round(values))
-    lower = ops.stop_gradient(ops.floor(values))
-    below, above = bits(lower), bits(lower + 1)
-    exact = ops.where(ops.round(values) > lower, above, below)
-    slope = ops.stop_gradient(above - below) * values
-    return exact + slope - ops.stop_gradient(slope)
 
 
 def checkerboard(height: int, width: int, channels: int) -> Any:

@@ -19,6 +19,7 @@ from attar.errors import TrainingError
 
 WINDOW, SIGMA, K1, K2 = 11, 1.5, 0.01, 0.03  # Wang et al. 2004
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003
+SMALLEST_LOSS = 1e-6  # of an image, where losses divide gradients
 SMALLEST_TERM = 1e-6  # keeps the gradient of MS-SSIM's fractional powers finite
 
 
@@ -121,20 +122,24 @@ class Loss:
         weight: factor of the distortion.
         alpha: share of the structural term in ``ssim-l1``.
         lmbda: price of one bit per pixel.
+        balance: gradients of an image are divided by its loss to this power: with 0 images of much detail
+            outweigh all others, with 1 (the gradient of the mean logarithm) a per cent of any counts the same.
     """
 
     distortion: str = "ssim-l1"
     weight: float = 1.0
     alpha: float = 0.75
     lmbda: float = 0.01
+    balance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.distortion not in DISTORTIONS:
             raise TrainingError(f"unknown loss {self.distortion!r}: expected one of {', '.join(DISTORTIONS)}")
-        if not (0 <= self.alpha <= 1 and self.weight >= 0 and self.lmbda >= 0):
+        shares = 0 <= self.alpha <= 1 and 0 <= self.balance <= 1
+        if not (shares and self.weight >= 0 and self.lmbda >= 0):
             raise TrainingError(
-                f"loss: expected 0 <= alpha <= 1, weight >= 0 and lmbda >= 0, "
-                f"got alpha {self.alpha}, weight {self.weight}, lmbda {self.lmbda}"
+                "loss: expected 0 <= alpha <= 1, 0 <= balance <= 1, weight >= 0 and lmbda >= 0, got alpha "
+                f"{self.alpha}, balance {self.balance}, weight {self.weight}, lmbda {self.lmbda}"
             )
 
     def __call__(self, images: Any, regenerated: Any, bits: Any, lambdas: Any = None) -> tuple[Any, Any]:
@@ -143,14 +148,22 @@ class Loss:
         With ``lambdas`` (B,), each image has its own weight in place of ``lmbda``: ``(lambda * weight *
         distortion + rate) / sqrt(lambda)``, whose gradients are alike over the whole range of rates.
         """
-        pixels = int(images.shape[1]) * int(images.shape[2])
-        rate = ops.mean(bits) / pixels
-        distortions = DISTORTIONS[self.distortion](images, regenerated, self.alpha)
-        if lambdas is not None:
+        rates = bits / (int(images.shape[1]) * int(images.shape[2]))
+        distortions = self.weight * DISTORTIONS[self.distortion](images, regenerated, self.alpha)
+        if lambdas is None:
+            each = distortions + self.lmbda * rates
+        else:
             root = ops.sqrt(lambdas)
-            return ops.mean(root * self.weight * distortions + bits / (pixels * root)), rate
-        distortion = ops.mean(distortions)
-        return self.weight * distortion + self.lmbda * rate, rate
+            each = root * distortions + rates / root
+        return ops.mean(self._balanced(each)), ops.mean(rates)
+
+    def _balanced(self, each: Any) -> Any:
+        """Losses (B,), the same, with the gradients that ``balance`` asks for."""
+        if not self.balance:
+            return each
+        size = ops.stop_gradient(ops.maximum(each, SMALLEST_LOSS))
+        moving = each / size**self.balance
+        return ops.stop_gradient(each - moving) + moving
 
 
 def _ssim_l1(a: Any, b: Any, alpha: float) -> Any:

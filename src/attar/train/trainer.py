@@ -88,7 +88,7 @@ class Trainer:
         team.check_same(
             "model, options or data set", config.to_json(), spec.digest(), str(data.shape), *names
         )
-        self.loss = losses.Loss(config.loss, config.weight, config.alpha, config.lmbda)
+        self.loss = losses.Loss(config.loss, config.weight, config.alpha, config.lmbda, config.balance)
         self.step = self._make_step()
         metrics = steps.METRICS if self.adversary is None else steps.ALL_METRICS
         whole = len(data.train) // config.batch_size or 1
