@@ -146,7 +146,7 @@ class TrainConfig:
     )
     balance: float = option(
         0.0,
-        "0 to 1: divide each image's gradient by its loss to this power; 1 lets a per cent of any count the same.",
+        "Divide each image's gradient by its loss to this power, 0 to 1; with 1, a per cent of any counts the same.",
     )
     adversarial: str = option(
         "hinge",
