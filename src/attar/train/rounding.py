@@ -24,7 +24,7 @@ def crossing(values: Any, inverse: Any) -> Any:
 
     A small move of a value changes what it is rounded to only at the edge of two integers' intervals: the true
     gradient of a mean over many values is the flux over the edges. Where nearly all are rounded to 0, the
-    plain gradient, which takes values for evenly spread, is hundreds of times that: it shrinks them for bits that
+    plain gradient, which takes values for evenly spread, is many times that: it shrinks them for bits that
     are not saved. There, values within half a scale of an edge stand for it, by the edge's density over
     their own (importance sampling), and all others get nothing. For scales of :data:`SPARSE` and above the
     plain gradient is as near to the truth, and less noisy: ``training/photo/LOG.md`` compares both with
