@@ -55,7 +55,7 @@ class Tensor:
     values: NDArray[np.int64] | None = None
 
 
-Attribute = int | bytes | tuple[int, ...] | Tensor
+Attribute = int | float | bytes | tuple[int, ...] | Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,11 +171,13 @@ def read_node(data: memoryview) -> Node:
 
 
 def _attribute(data: memoryview) -> Attribute:
-    """The value of an attribute; floats, which nothing here asks for, become an empty tuple."""
+    """The value of an attribute; a list of floats, which nothing here asks for, becomes an empty tuple."""
     for tensor in bodies(data, 5):
         return _tensor(tensor)
     for string in bodies(data, 4):
         return bytes(string)
+    for number in bodies(data, 2):
+        return float(np.frombuffer(number, "<f4")[0]) if len(number) == 4 else ()
     numbers = _integers(data, 8)
     single = _integers(data, 3)
     return single[0] if single and not numbers else tuple(numbers)

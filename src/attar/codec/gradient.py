@@ -1,0 +1,266 @@
+"""The gradient of a network, as another network: an ONNX graph differentiated without the onnx package.
+
+::
+
+    latent, quality --synthesis--> image           target
+    latent, quality, target --gradient--> image, half the gradient of the squared error by the latent
+
+An encoder that seeks the best latent of one image needs to know how the image answers. The graph's own nodes and
+weights are copied as they are, and behind them nodes are put for the chain rule, from the output back to one input
+(Griewank and Walther 2008, chapter 3). Weights stay what they are in the file: those of a convolution are turned
+round by nodes that ONNX Runtime computes once, when the network is loaded. Field numbers are those of onnx.proto3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from attar.codec.container import write_varint
+from attar.codec.onnxfile import Graph, Node, Tensor, bodies, fields, read_graph
+
+__all__ = ["TARGET", "UnknownGradientError", "of_squared_error"]
+
+TARGET, GRADIENT = "gradient/target", "gradient/result"
+"""Names of the input and of the output that are added."""
+FLOAT, INT64 = 1, 7
+GRAPH = 7
+"""Field of a model."""
+NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
+"""Fields of a graph."""
+LARGEST = (1 << 63) - 1
+
+
+class UnknownGradientError(ValueError):
+    """The network has an operation whose gradient is not known here."""
+
+
+def of_squared_error(data: bytes, by: str, source: str) -> bytes:
+    """The model whose outputs are that of ``data``, and half the gradient of ``sum((output - target)^2)`` by ``by``.
+
+    ``by``: the name of an input of floats. The input :data:`TARGET`, of the output's shape, is added. What clips the
+    output is taken for the identity: a value beyond its bounds is pushed back by what the error says.
+
+    Raises:
+        UnknownGradientError: if an operation between the two is not one of :data:`RULES`, or not in its plain form.
+        BundleError: naming ``source``, for bytes that are no ONNX model.
+    """
+    graph = read_graph(data, source)
+    if len(graph.outputs) != 1 or by not in graph.inputs:
+        raise UnknownGradientError(f"{source}: expected one output, and an input {by}")
+    tape = _Tape(graph, by)
+    (output,) = graph.outputs
+    tape.give(output, tape.add("Sub", output, TARGET))
+    for node in reversed(graph.nodes):
+        tape.follow(node)
+    tape.add("Identity", tape.total(by), out=GRADIENT)
+    return _extended(memoryview(data), tape)
+
+
+class _Tape:
+    """Collects the nodes of the gradient. ``depends``: tensors that the input has a say in."""
+
+    def __init__(self, graph: Graph, by: str) -> None:
+        self.graph = graph
+        self.new: list[bytes] = []
+        self.constants: list[bytes] = []
+        self.given: dict[str, list[str]] = {}
+        self.count = 0
+        self.depends = {by}
+        for node in graph.nodes:
+            if self.depends.intersection(node.inputs) and node.kind != "Shape":
+                self.depends |= set(node.outputs)
+
+    def add(self, kind: str, *inputs: str, out: str = "", **attributes: int | Sequence[int]) -> str:
+        """A node of one output, whose name is returned."""
+        self.count += 1
+        name = out or f"gradient/{self.count}"
+        parts = [_field(1, item.encode()) for item in inputs]
+        parts += [_field(2, name.encode()), _field(4, kind.encode())]
+        self.new.append(b"".join(parts + [_attribute(key, value) for key, value in attributes.items()]))
+        return name
+
+    def constant(self, values: Sequence[int] | float) -> str:
+        """A constant: int64, or a float32 without dimensions."""
+        self.count += 1
+        name = f"gradient/{self.count}"
+        if isinstance(values, float):
+            shape, kind, raw = b"", FLOAT, np.float32(values).tobytes()
+        else:
+            shape = write_varint(1 << 3) + write_varint(len(values))
+            kind, raw = INT64, np.array(values, "<i8").tobytes()
+        kinds = write_varint(2 << 3) + write_varint(kind)
+        self.constants.append(shape + kinds + _field(8, name.encode()) + _field(9, raw))
+        return name
+
+    def give(self, name: str, gradient: str) -> None:
+        """A part of the gradient by a tensor, which matters only if that depends on the input."""
+        if name in self.depends:
+            self.given.setdefault(name, []).append(gradient)
+
+    def total(self, name: str) -> str:
+        """The gradient by a tensor, of all that uses it."""
+        parts = self.given.pop(name, [])
+        if not parts:
+            raise UnknownGradientError(f"the output does not depend on {name}")
+        return parts[0] if len(parts) == 1 else self.add("Sum", *parts)
+
+    def follow(self, node: Node) -> None:
+        """From the outputs of a node to its inputs."""
+        if not any(name in self.given for name in node.outputs):
+            return
+        rule = RULES.get(node.kind)
+        if rule is None or len(node.outputs) != 1:
+            raise UnknownGradientError(f"no gradient is known of {node.kind}")
+        rule(self, node, self.total(node.outputs[0]))
+
+
+Rule = Callable[[_Tape, Node, str], None]
+
+
+def _sum(tape: _Tape, node: Node, gradient: str) -> None:
+    # What depends on the input has all positions and channels; what is broadcast to it does not depend.
+    for name in node.inputs:
+        tape.give(name, gradient)
+
+
+def _difference(tape: _Tape, node: Node, gradient: str) -> None:
+    first, second = node.inputs
+    tape.give(first, gradient)
+    if second in tape.depends:
+        tape.give(second, tape.add("Neg", gradient))
+
+
+def _product(tape: _Tape, node: Node, gradient: str) -> None:
+    first, second = node.inputs
+    for name, other in ((first, second), (second, first)):
+        if name in tape.depends:
+            tape.give(name, tape.add("Mul", gradient, other))
+
+
+def _sigmoid(tape: _Tape, node: Node, gradient: str) -> None:
+    (result,) = node.outputs
+    slope = tape.add("Mul", result, tape.add("Sub", tape.constant(1.0), result))
+    tape.give(node.inputs[0], tape.add("Mul", gradient, slope))
+
+
+def _rectifier(tape: _Tape, node: Node, gradient: str) -> None:
+    slope = node.attributes.get("alpha", 0.01) if node.kind == "LeakyRelu" else 0.0
+    if not isinstance(slope, float) or slope < 0:
+        raise UnknownGradientError(f"a {node.kind} of slope {slope!r}")
+    positive = tape.add("Greater", node.inputs[0], tape.constant(0.0))
+    below = tape.add("Mul", gradient, tape.constant(slope))
+    tape.give(node.inputs[0], tape.add("Where", positive, gradient, below))
+
+
+def _convolution(tape: _Tape, node: Node, gradient: str) -> None:
+    """A convolution with the kernel turned round, and inputs and outputs exchanged."""
+    values, weight = node.inputs[:2]
+    if weight in tape.depends or values not in tape.depends:
+        raise UnknownGradientError("a kernel that depends on the input")
+    (channels, per_group, *sides), groups = _kernel(tape, weight), node.attributes.get("group", 1)
+    pads = _many(node, "pads") or (0, 0, 0, 0)
+    stepless = all(set(_many(node, name)) <= {1} for name in ("strides", "dilations"))
+    padded = len(pads) == 4 and node.attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
+    if not (stepless and padded and isinstance(groups, int)):
+        raise UnknownGradientError("a convolution with steps")
+    if groups == 1:
+        turned = tape.add("Transpose", weight, perm=(1, 0, 2, 3))
+    elif groups == channels and per_group == 1:
+        turned = weight  # one kernel for each channel
+    else:
+        raise UnknownGradientError("a convolution in groups")
+    if any(side > 1 for side in sides):
+        back = [-1, -1], [-LARGEST, -LARGEST], [2, 3], [-1, -1]
+        turned = tape.add("Slice", turned, *(tape.constant(part) for part in back))
+    rest = [side - 1 - pad for side, pad in zip((*sides, *sides), pads, strict=True)]
+    tape.give(values, tape.add("Conv", gradient, turned, group=groups, pads=rest, kernel_shape=sides))
+
+
+def _transpose(tape: _Tape, node: Node, gradient: str) -> None:
+    order = node.attributes.get("perm")
+    if not isinstance(order, tuple):
+        raise UnknownGradientError("a transposition without its order")
+    tape.give(node.inputs[0], tape.add("Transpose", gradient, perm=[int(k) for k in np.argsort(order)]))
+
+
+def _reshape(tape: _Tape, node: Node, gradient: str) -> None:
+    values = node.inputs[0]
+    tape.give(values, tape.add("Reshape", gradient, tape.add("Shape", values)))
+
+
+def _identity(tape: _Tape, node: Node, gradient: str) -> None:
+    tape.give(node.inputs[0], gradient)
+
+
+def _kernel(tape: _Tape, name: str) -> tuple[int, ...]:
+    """Shape of a constant, which may be cast from another type."""
+    casts = {node.outputs[0]: node.inputs[0] for node in tape.graph.nodes if node.kind == "Cast"}
+    constant = tape.graph.constants.get(casts.get(name, name))
+    if not isinstance(constant, Tensor) or len(constant.shape) != 4:
+        raise UnknownGradientError("a convolution whose kernel is no constant of an image's")
+    return constant.shape
+
+
+def _many(node: Node, name: str) -> tuple[int, ...]:
+    values = node.attributes.get(name, ())
+    return values if isinstance(values, tuple) else ()
+
+
+def _extended(model: memoryview, tape: _Tape) -> bytes:
+    """The model with what a tape has collected."""
+    parts = []
+    for number, value in fields(model):
+        body = bytes(value) if not isinstance(value, int) else b""
+        if number == GRAPH:
+            output = next(bodies(memoryview(body), OUTPUT))
+            element = _field(2, next(bodies(output, 2)))  # its type, for the target
+            new = [_field(NODE, node) for node in tape.new]
+            new += [_field(INITIALIZER, constant) for constant in tape.constants]
+            new.append(_field(INPUT, _field(1, TARGET.encode()) + element))
+            new.append(_field(OUTPUT, _field(1, GRADIENT.encode())))
+            body += b"".join(new)
+        parts.append(
+            write_varint(number << 3) + write_varint(value)
+            if isinstance(value, int)
+            else _field(number, body)
+        )
+    return b"".join(parts)
+
+
+def _attribute(name: str, value: int | Sequence[int]) -> bytes:
+    parts = _field(1, name.encode())
+    if isinstance(value, int):
+        return _field(5, parts + write_varint(3 << 3) + _number(value) + _kind(2))
+    return _field(5, parts + b"".join(write_varint(8 << 3) + _number(each) for each in value) + _kind(7))
+
+
+def _kind(number: int) -> bytes:
+    return write_varint(20 << 3) + write_varint(number)
+
+
+def _number(value: int) -> bytes:
+    return write_varint(value & (1 << 64) - 1)
+
+
+def _field(number: int, body: bytes | memoryview) -> bytes:
+    return write_varint(number << 3 | 2) + write_varint(len(body)) + bytes(body)
+
+
+RULES: Mapping[str, Rule] = {
+    "Add": _sum,
+    "Sub": _difference,
+    "Mul": _product,
+    "Sigmoid": _sigmoid,
+    "Relu": _rectifier,
+    "LeakyRelu": _rectifier,
+    "Conv": _convolution,
+    "Transpose": _transpose,
+    "Reshape": _reshape,
+    "Unsqueeze": _reshape,
+    "Squeeze": _reshape,
+    "Identity": _identity,
+    "Clip": _identity,
+}
+"""Operations that can be followed back."""
