@@ -9,13 +9,11 @@ against plain rounding: of the mean curves, and the mean of those of each image.
 
 from __future__ import annotations
 
-import argparse
 import time
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from effort import Point, central, numbers, saving  # beside this script
+from effort import Point, central, options, saving  # beside this script
 
 import attar
 from attar.codec import container, gradient, rdoq
@@ -130,12 +128,7 @@ def point(codec: attar.Codec, pixels: np.ndarray, data: bytes) -> Point:
 
 def main() -> None:
     """Measure every image at every quality."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("images", nargs="+", type=Path)
-    parser.add_argument("--model", default="photo", help="an installed bundle, or a file")
-    parser.add_argument("--qualities", type=numbers, default=[10, 30, 50, 70, 90])
+    parser = options(__doc__)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--crop", type=int, default=256, help="side of a central square that is taken")
     given = parser.parse_args()

@@ -70,14 +70,18 @@ def saving(anchor: list[list[Point]], test: list[list[Point]], metric: str) -> s
     return f"{found.rate:+.2f} % (each image {each:+.2f} %)"
 
 
-def main() -> None:
-    """Measure every image at every quality with every effort."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def options(text: str | None) -> argparse.ArgumentParser:
+    """What every such measurement is told: images, a model, and qualities."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=Path)
     parser.add_argument("--model", default="photo", help="an installed bundle, or a file")
     parser.add_argument("--qualities", type=numbers, default=[10, 30, 50, 70, 90])
+    return parser
+
+
+def main() -> None:
+    """Measure every image at every quality with every effort."""
+    parser = options(__doc__)
     parser.add_argument("--efforts", type=numbers, default=[1, 2, 4, 9])
     parser.add_argument("--crop", type=int, help="side of a central square that is taken")
     given = parser.parse_args()

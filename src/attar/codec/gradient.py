@@ -19,16 +19,13 @@ import numpy as np
 
 from attar.codec.container import write_varint
 from attar.codec.onnxfile import Graph, Node, Tensor, bodies, fields, read_graph
+from attar.codec.split import GRAPH, INITIALIZER, INPUT, NODE, OUTPUT, field
 
 __all__ = ["TARGET", "UnknownGradientError", "of_squared_error"]
 
 TARGET, GRADIENT = "gradient/target", "gradient/result"
 """Names of the input and of the output that are added."""
 FLOAT, INT64 = 1, 7
-GRAPH = 7
-"""Field of a model."""
-NODE, INITIALIZER, INPUT, OUTPUT = 1, 5, 11, 12
-"""Fields of a graph."""
 LARGEST = (1 << 63) - 1
 
 
@@ -76,8 +73,8 @@ class _Tape:
         """A node of one output, whose name is returned."""
         self.count += 1
         name = out or f"gradient/{self.count}"
-        parts = [_field(1, item.encode()) for item in inputs]
-        parts += [_field(2, name.encode()), _field(4, kind.encode())]
+        parts = [field(1, item.encode()) for item in inputs]
+        parts += [field(2, name.encode()), field(4, kind.encode())]
         self.new.append(b"".join(parts + [_attribute(key, value) for key, value in attributes.items()]))
         return name
 
@@ -91,7 +88,7 @@ class _Tape:
             shape = write_varint(1 << 3) + write_varint(len(values))
             kind, raw = INT64, np.array(values, "<i8").tobytes()
         kinds = write_varint(2 << 3) + write_varint(kind)
-        self.constants.append(shape + kinds + _field(8, name.encode()) + _field(9, raw))
+        self.constants.append(shape + kinds + field(8, name.encode()) + field(9, raw))
         return name
 
     def give(self, name: str, gradient: str) -> None:
@@ -215,25 +212,23 @@ def _extended(model: memoryview, tape: _Tape) -> bytes:
         body = bytes(value) if not isinstance(value, int) else b""
         if number == GRAPH:
             output = next(bodies(memoryview(body), OUTPUT))
-            element = _field(2, next(bodies(output, 2)))  # its type, for the target
-            new = [_field(NODE, node) for node in tape.new]
-            new += [_field(INITIALIZER, constant) for constant in tape.constants]
-            new.append(_field(INPUT, _field(1, TARGET.encode()) + element))
-            new.append(_field(OUTPUT, _field(1, GRADIENT.encode())))
+            element = field(2, next(bodies(output, 2)))  # its type, for the target
+            new = [field(NODE, node) for node in tape.new]
+            new += [field(INITIALIZER, constant) for constant in tape.constants]
+            new.append(field(INPUT, field(1, TARGET.encode()) + element))
+            new.append(field(OUTPUT, field(1, GRADIENT.encode())))
             body += b"".join(new)
         parts.append(
-            write_varint(number << 3) + write_varint(value)
-            if isinstance(value, int)
-            else _field(number, body)
+            write_varint(number << 3) + write_varint(value) if isinstance(value, int) else field(number, body)
         )
     return b"".join(parts)
 
 
 def _attribute(name: str, value: int | Sequence[int]) -> bytes:
-    parts = _field(1, name.encode())
+    parts = field(1, name.encode())
     if isinstance(value, int):
-        return _field(5, parts + write_varint(3 << 3) + _number(value) + _kind(2))
-    return _field(5, parts + b"".join(write_varint(8 << 3) + _number(each) for each in value) + _kind(7))
+        return field(5, parts + write_varint(3 << 3) + _number(value) + _kind(2))
+    return field(5, parts + b"".join(write_varint(8 << 3) + _number(each) for each in value) + _kind(7))
 
 
 def _kind(number: int) -> bytes:
@@ -242,10 +237,6 @@ def _kind(number: int) -> bytes:
 
 def _number(value: int) -> bytes:
     return write_varint(value & (1 << 64) - 1)
-
-
-def _field(number: int, body: bytes | memoryview) -> bytes:
-    return write_varint(number << 3 | 2) + write_varint(len(body)) + bytes(body)
 
 
 RULES: Mapping[str, Rule] = {

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from attar.codec.container import write_varint
 from attar.codec.onnxfile import MalformedError, Node, bodies, fields, read_node, text
 
-__all__ = ["Halves", "split"]
+__all__ = ["GRAPH", "INITIALIZER", "INPUT", "NODE", "OUTPUT", "Halves", "field", "split"]
 
 NODE, INITIALIZER, SPARSE, INPUT, OUTPUT = 1, 5, 15, 11, 12
 """Fields of a graph."""
@@ -54,9 +54,9 @@ class Halves:
         if any(kind not in ELEMENTS for kind in types):
             return None
         inputs = [
-            _field(INPUT, _declared(name, ELEMENTS[kind])) for name, kind in zip(self.cut, types, strict=True)
+            field(INPUT, _declared(name, ELEMENTS[kind])) for name, kind in zip(self.cut, types, strict=True)
         ]
-        return self.shared + _field(GRAPH, b"".join((*self.parts, *inputs)))
+        return self.shared + field(GRAPH, b"".join((*self.parts, *inputs)))
 
 
 def split(data: bytes, changing: str) -> Halves | None:
@@ -103,14 +103,14 @@ def _split(model: memoryview, changing: str) -> Halves | None:
     if uses_inputs or not worth or by_name[result].when != LATE:
         return None
     shared = b"".join(
-        write_varint(number << 3) + write_varint(value) if isinstance(value, int) else _field(number, value)
+        write_varint(number << 3) + write_varint(value) if isinstance(value, int) else field(number, value)
         for number, value in fields(model)
         if number in (VERSION, OPSET, FUNCTION)
     )
-    given = [_field(INPUT, raw) for name, raw in inputs.items() if name not in weights and name != changing]
-    made = [_field(OUTPUT, _field(1, name.encode())) for name in cut]
-    first = _field(GRAPH, b"".join((*_body(early, weights), *given, *made)))
-    second = (*_body(late, weights), _field(OUTPUT, declared), _field(INPUT, inputs[changing]))
+    given = [field(INPUT, raw) for name, raw in inputs.items() if name not in weights and name != changing]
+    made = [field(OUTPUT, field(1, name.encode())) for name in cut]
+    first = field(GRAPH, b"".join((*_body(early, weights), *given, *made)))
+    second = (*_body(late, weights), field(OUTPUT, declared), field(INPUT, inputs[changing]))
     return Halves(cut, shared + first, shared, second)
 
 
@@ -145,15 +145,16 @@ def _needed(names: Iterable[str], by_name: Mapping[str, _Step], when: Sequence[i
 def _body(steps: Sequence[_Step], weights: Mapping[str, memoryview]) -> list[bytes]:
     """Name, nodes and weights of a graph."""
     used = {name: None for step in steps for name in step.node.inputs if name in weights}
-    nodes = [_field(NODE, step.raw) for step in steps]
-    return [_field(2, b"half"), *nodes, *(_field(INITIALIZER, weights[name]) for name in used)]
+    nodes = [field(NODE, step.raw) for step in steps]
+    return [field(2, b"half"), *nodes, *(field(INITIALIZER, weights[name]) for name in used)]
 
 
 def _declared(name: str, element: int) -> bytes:
     """Description of an input: its name, and its type, a tensor of any shape."""
     tensor = write_varint(1 << 3) + write_varint(element)
-    return _field(1, name.encode()) + _field(2, _field(1, tensor))
+    return field(1, name.encode()) + field(2, field(1, tensor))
 
 
-def _field(number: int, body: bytes | memoryview) -> bytes:
+def field(number: int, body: bytes | memoryview) -> bytes:
+    """The bytes of a field that has a length."""
     return write_varint(number << 3 | 2) + write_varint(len(body)) + bytes(body)
