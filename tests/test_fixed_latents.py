@@ -40,7 +40,7 @@ def test_the_rate_in_training_is_that_of_validation(make: Any) -> None:
 def test_only_what_codes_the_latents_learns_and_the_rate_of_files_falls(make: Any) -> None:
     net, images, chosen = make()
     before = {name: numpy(variable).copy() for name, variable in net.named_variables().items()}
-    net.train_prior_only()
+    net.train_only("prior")
     loss = losses.Loss("mse", lmbda=1.0)
 
     def measured() -> list[float]:
@@ -62,7 +62,7 @@ def test_only_what_codes_the_latents_learns_and_the_rate_of_files_falls(make: An
 @pytest.mark.parametrize("make", [hyper, factorized])
 def test_only_the_synthesis_learns_and_files_stay(make: Any) -> None:
     net, images, chosen = make()
-    net.train_synthesis_only()
+    net.train_only("synthesis")
     loss = losses.Loss("mse")
 
     def measured() -> list[float]:
@@ -77,3 +77,20 @@ def test_only_the_synthesis_learns_and_files_stay(make: Any) -> None:
     assert last[2] > first[2]
     moved = {n for n, v in net.named_variables().items() if not np.array_equal(numpy(v), before[n])}
     assert {name.split("_")[0] for name in moved if "seed" not in name} == {"decoder"}, moved
+
+
+@pytest.mark.parametrize("make", [hyper, factorized])
+def test_only_the_encoder_learns_for_the_synthesis_that_there_is(make: Any) -> None:
+    net, images, chosen = make()
+    net.train_only("encoder")
+    before = {n: numpy(v).copy() for n, v in net.named_variables().items()}
+    loss = losses.Loss("mse", lmbda=1.0)
+    first = numpy(steps.measure(net, loss, images, training=False, **chosen)[1])[0]
+    step = steps.make_step(net, loss)
+    for _ in range(20):
+        step(images, 3e-3)
+    last = numpy(steps.measure(net, loss, images, training=False, **chosen)[1])[0]
+    assert last < first
+    moved = {n for n, v in net.named_variables().items() if not np.array_equal(numpy(v), before[n])}
+    assert any(name.startswith("encoder") for name in moved)
+    assert not any(name.startswith("decoder") for name in moved), moved

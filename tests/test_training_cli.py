@@ -61,7 +61,7 @@ OTHERS: dict[str, Any] = {
     "adversarial": "non-saturating",
     "adversarial_weight": 0.25,
     "adversarial_warmup": 6,
-    "prior_only": True,
+    "networks": "prior",
     "clip_norm": 0.0,
     "average": 0.5,
     "patience": 0,
@@ -90,7 +90,7 @@ def test_every_field_of_a_configuration_is_an_option(tmp_path: Path, seen: list[
     content["model"]["layers"]["discriminator"] = {"layers": [{"Flatten": {}}, {"Dense": {"units": 1}}]}
     model = write_model(tmp_path / "model.json", content)
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
-    assert OTHERS.keys() == fields - {"synthesis_only"}, "which prior_only excludes: it has a test of its own"
+    assert OTHERS.keys() == fields
     for spelling in ("-", "_"):
         words = []
         for name, value in OTHERS.items():
@@ -98,13 +98,6 @@ def test_every_field_of_a_configuration_is_an_option(tmp_path: Path, seen: list[
             words += [f"--{word.replace('_', spelling)}", str(value).lower() if value is True else value]
         refused(attar("train", "--model", model, "-o", tmp_path / "run", *words), 1, "far enough")
     assert seen == [TrainConfig(**OTHERS)] * 2
-
-
-def test_one_part_or_another_is_trained_alone(model: Path, tmp_path: Path, seen: list[TrainConfig]) -> None:
-    words = ("train", "--model", model, "-o", tmp_path / "run", "--synthesis-only", "true")
-    refused(attar(*words), 1, "far enough")
-    assert seen == [TrainConfig(synthesis_only=True)]
-    refused(attar(*words, "--prior-only", "true"), 2, "prior_only and synthesis_only exclude each other")
 
 
 def test_every_option_is_explained_with_its_default() -> None:

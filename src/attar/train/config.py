@@ -21,6 +21,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "loss": ("ssim-l1", "mse", "ms-ssim"),
         "optimizer": ("adam", "soap"),
         "adversarial": ("hinge", "non-saturating"),
+        "networks": ("all", "prior", "synthesis", "encoder"),
     }
 )
 COUNT, SIZE, NONNEGATIVE = (1, None), (1, 1 << 16), (0, None)
@@ -160,13 +161,9 @@ class TrainConfig:
         0,
         "Steps in which the distortion trains alone, before the discriminator takes part.",
     )
-    prior_only: bool = option(
-        False,
-        "Train only what codes the latents, on rounded ones, and leave the transforms: the last stage.",
-    )
-    synthesis_only: bool = option(
-        False,
-        "Train only the synthesis: a better, or another, decoder for latents that stay as they are.",
+    networks: str = option(
+        "all",
+        "What is trained: 'all'; 'prior', on rounded latents; 'synthesis', on latents that stay; 'encoder', all but it.",
     )
     clip_norm: float = option(
         1.0,
@@ -222,8 +219,6 @@ class TrainConfig:
             yield f"learning_rate is {self.learning_rate}, expected above 0 and below 10"
         if not 0 <= self.average < 1:
             yield f"average is {self.average}, expected from 0 to below 1"
-        if self.prior_only and self.synthesis_only:
-            yield "prior_only and synthesis_only exclude each other"
         if self.channels not in (None, 1, 3):
             yield f"channels is {self.channels}, expected 1 or 3"
         for name, choices in CHOICES.items():

@@ -77,23 +77,24 @@ class Network(keras.Model):
             return {"noise": None}
         return {"noise": self.quantizer.draw(self.latent_shape(tuple(shape)))}
 
-    def train_prior_only(self) -> None:
-        """Leave the transforms as they are and train what codes the latents, on the rounded ones of a file.
+    def train_only(self, what: str) -> None:
+        """Train some networks and leave the others as they are.
 
-        Noise gives the transforms a gradient and overstates the rate where most symbols are zero, so that the
-        prior is wider than files want it. Soft, then hard: Guo et al. 2021 (arXiv:2104.05168).
+        ``prior``: what codes the latents, on the rounded ones of a file. Noise gives the transforms a gradient and
+        overstates the rate where most symbols are zero, so that the prior is wider than files want it. Soft, then
+        hard: Guo et al. 2021 (arXiv:2104.05168). ``synthesis``: a better decoder for the files that there are.
+        ``encoder``: everything else, for the decoder that there is.
         """
-        self._train_only(self.prior_parts)
-
-    def train_synthesis_only(self) -> None:
-        """Leave the latents and what codes them as they are: a better decoder for the files that there are."""
-        self._train_only({"synthesis"})
-        self.prior.trainable = False
-
-    def _train_only(self, names: Collection[str]) -> None:
-        self.fixed_latents = True
+        self.fixed_latents = what != "encoder"
+        trained = {
+            "prior": self.prior_parts,
+            "synthesis": {"synthesis"},
+            "encoder": self.parts.keys() - {"synthesis"},
+        }[what]
         for name, part in self.parts.items():
-            part.trainable = name in names
+            part.trainable = name in trained
+        if what == "synthesis":
+            self.prior.trainable = False
 
     @property
     def prior_parts(self) -> frozenset[str]:

@@ -101,10 +101,8 @@ class Trainer:
     def _build(self) -> tuple[network.Network, Adversary | None]:
         config = self.config
         net = network.build(self.spec, seed=config.seed, dtype="mixed_bfloat16" if config.bf16 else "float32")
-        if config.prior_only:
-            net.train_prior_only()
-        if config.synthesis_only:
-            net.train_synthesis_only()
+        if config.networks != "all":
+            net.train_only(config.networks)
         return net, Adversary(self.spec, config) if has_one(self.spec, config) else None
 
     def _make_step(self) -> steps.Step:
