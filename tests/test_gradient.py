@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import helper
 
 import attar
 from attar.codec import gradient
@@ -28,9 +31,11 @@ def test_the_gradient_tells_what_the_error_does(name: str) -> None:
 
     def run(values: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
         given = {"latent": values.astype(np.float32), "quality": quality, gradient.TARGET: target}
+        given[gradient.WEIGHT] = weight
         return ran.run(["image", gradient.GRADIENT], given)
 
     plain = codec.networks.run("synthesis", {"latent": latent, "quality": quality})
+    weight = rng.integers(0, 3, plain.shape).astype(np.float32)
     image, nothing = run(latent, plain)
     assert np.abs(image - plain).max() < 1e-5
     assert np.abs(nothing).max() < 1e-3
@@ -42,7 +47,7 @@ def test_the_gradient_tells_what_the_error_does(name: str) -> None:
     assert found.shape == latent.shape
 
     def error(values: np.ndarray) -> float:
-        return float(np.square(run(values, target)[0].astype(np.float64) - target).sum()) / 2
+        return float((weight * np.square(run(values, target)[0].astype(np.float64) - target)).sum()) / 2
 
     for _ in range(4):
         way = rng.normal(size=latent.shape) * 0.02
@@ -63,3 +68,46 @@ def test_a_network_that_cannot_be_followed_is_refused() -> None:
         gradient.of_squared_error(graphs["synthesis"], "nothing", "photo")
     with pytest.raises(BundleError, match="not an ONNX file"):
         gradient.of_squared_error(graphs["synthesis"][:-1], "latent", "photo")
+
+
+@pytest.mark.parametrize("name", ["photo", "photo-msssim"])
+def test_a_gradient_is_pulled_back_through_a_network(name: str) -> None:
+    networks, rng = attar.load(name).networks, np.random.default_rng(0)
+    means, found = (rng.normal(size=(1, 6, 8, channels)).astype(np.float32) for channels in (512, 384))
+    seed = rng.normal(size=found.shape).astype(np.float32)
+
+    def run(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return networks.pull("context_means", "found", {"means": means, "found": values, gradient.SEED: seed})
+
+    output, pulled = run(found)
+    assert np.allclose(output, networks.run("context_means", {"means": means, "found": found}), atol=1e-4)
+    way = rng.normal(size=found.shape).astype(np.float32)
+    above, below = (run(found + sign * np.float32(0.01) * way)[0].astype(np.float64) for sign in (1, -1))
+    assert ((above - below) * seed).sum() / 0.02 == pytest.approx(float((pulled * way).sum()), rel=0.02)
+
+
+def model(kind: str, inputs: list[str], **attributes: Any) -> bytes:
+    image = [helper.make_tensor_value_info(name, 1, [1, "H", "W", 3]) for name in ("a", "b")]
+    node = helper.make_node(kind, inputs, ["out"], **attributes)
+    graph = helper.make_graph([node], "g", image, [helper.make_tensor_value_info("out", 1, None)])
+    return helper.make_model(graph).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "attributes"),
+    [
+        ("Mul", ["a"], {}),
+        ("Sub", ["a", "b", "a"], {}),
+        ("Conv", ["a"], {}),
+        ("Transpose", ["a"], {}),
+        ("Concat", ["a", "b"], {}),
+        ("Concat", ["a", "b"], {"axis": "last"}),
+        ("LeakyRelu", ["a"], {"alpha": -1.0}),
+        ("LeakyRelu", ["a"], {"alpha": "steep"}),
+        ("Conv", ["a", "b"], {"pads": [1]}),
+        ("Sigmoid", [], {}),
+    ],
+)
+def test_a_malformed_node_is_refused(kind: str, inputs: list[str], attributes: dict[str, Any]) -> None:
+    with pytest.raises(gradient.UnknownGradientError):
+        gradient.of_squared_error(model(kind, inputs, **attributes), "a", "hostile")

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image
 
 import attar
-from attar.codec import bundle, container, rdoq
-from attar.codec.container import Chunk
+from attar.codec import bundle, container
+from attar.codec.annealing import Annealer
+from attar.codec.container import Chunk, Header
 from attar.codec.hyperlatents import HyperLatents
 from attar.codec.hyperprior import HyperCoder
-from attar.codec.tiling import Held, everything
+from attar.codec.tiling import Held
 from attar.errors import AttarError, BundleError, FormatError
 from training_kit import attar as run
 
@@ -113,9 +114,8 @@ def test_a_short_training_moves_the_rate_distortion_points_past_a_bound(trained:
 def test_effort_finds_files_of_lower_cost_that_decode(codec: attar.Codec) -> None:
     pixels = picture(128, 128)  # a multiple of what is padded to
     assert isinstance(codec.latents, HyperCoder)
-    latent = Held(codec.analyse(pixels[None], 70)[0])
-    chooser = rdoq.Chooser(codec.latents, Held(pixels), 70, whole=True)
-    price = rdoq.PRICE / chooser.measured(latent, everything(latent.shape)).median
+    header = Header(3, 128, 128, codec.bundle.short_id, 70)
+    price = Annealer(codec.latents, Held(pixels), Held(codec.analyse(pixels[None], 70)[0]), header, 0).worth
     files = [codec.compress(pixels, quality=70, effort=effort) for effort in (0, 1, 3)]
     errors = [np.square(codec.decompress(data).astype(float) - pixels).sum() for data in files]
     costs = [8 * len(data) + price * error for data, error in zip(files, errors, strict=True)]

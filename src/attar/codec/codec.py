@@ -23,6 +23,7 @@ from PIL import Image
 
 from attar.codec import bundle as bundles
 from attar.codec import chunks, container, images
+from attar.codec.annealing import Watch
 from attar.codec.bits import Tally
 from attar.codec.bundle import Bundle
 from attar.codec.container import Chunk, Container
@@ -92,6 +93,7 @@ class Codec:
         effort: int = 0,
         convert: bool = False,
         strip: bool = False,
+        watch: Watch | None = None,
     ) -> bytes:
         """The bytes of a ``.attar`` file.
 
@@ -102,7 +104,8 @@ class Codec:
         (:func:`attar.codec.images.read`); ``strip`` drops the metadata. Raises :class:`ImageError` for an
         image that cannot be read, or that the model cannot take.
         """
-        (data,) = self.compress_batch([image], quality=quality, effort=effort, convert=convert, strip=strip)
+        options: dict[str, Any] = {"convert": convert, "strip": strip, "watch": watch}
+        (data,) = self.compress_batch([image], quality=quality, effort=effort, **options)
         return data
 
     def compress_batch(
@@ -113,13 +116,14 @@ class Codec:
         effort: int = 0,
         convert: bool = False,
         strip: bool = False,
+        watch: Watch | None = None,
     ) -> list[bytes]:
         """A file for each image; images of equal size go through the network together."""
         level = self.level(quality, effort)
         pictures = [self._accepted(source, convert, strip) for source in sources]
         files: list[bytes] = [b""] * len(pictures)
         for places in _batches([picture.pixels.shape for picture in pictures]):
-            found = Prepared(self, [pictures[place] for place in places]).files(level, effort)
+            found = Prepared(self, [pictures[place] for place in places]).files(level, effort, watch)
             for place, data in zip(places, found, strict=True):
                 files[place] = data
         return files

@@ -2,8 +2,9 @@
 
 ::
 
-    latent, quality --synthesis--> image           target
-    latent, quality, target --gradient--> image, half the gradient of the squared error by the latent
+    latent, quality --synthesis--> image
+    latent, quality, target, weight --of_squared_error--> image, half the gradient of the error by the latent
+    means, found, seed --pulled_back--> means, the gradient by found where seed is that by the means
 
 An encoder that seeks the best latent of one image needs to know how the image answers. The graph's own nodes and
 weights are copied as they are, and behind them nodes are put for the chain rule, from the output back to one input
@@ -21,10 +22,10 @@ from attar.codec.container import write_varint
 from attar.codec.onnxfile import Graph, Node, Tensor, bodies, fields, read_graph
 from attar.codec.split import GRAPH, INITIALIZER, INPUT, NODE, OUTPUT, field
 
-__all__ = ["TARGET", "UnknownGradientError", "of_squared_error"]
+__all__ = ["GRADIENT", "SEED", "TARGET", "WEIGHT", "UnknownGradientError", "of_squared_error", "pulled_back"]
 
-TARGET, GRADIENT = "gradient/target", "gradient/result"
-"""Names of the input and of the output that are added."""
+TARGET, WEIGHT, SEED, GRADIENT = "gradient/target", "gradient/weight", "gradient/seed", "gradient/result"
+"""Names of the inputs and of the output that are added."""
 FLOAT, INT64 = 1, 7
 LARGEST = (1 << 63) - 1
 
@@ -34,25 +35,43 @@ class UnknownGradientError(ValueError):
 
 
 def of_squared_error(data: bytes, by: str, source: str) -> bytes:
-    """The model whose outputs are that of ``data``, and half the gradient of ``sum((output - target)^2)`` by ``by``.
+    """The model whose outputs are that of ``data`` and half the gradient of ``sum(weight (output - target)^2)``.
 
-    ``by``: the name of an input of floats. The input :data:`TARGET`, of the output's shape, is added. What clips the
-    output is taken for the identity: a value beyond its bounds is pushed back by what the error says.
+    ``by``: the name of the input, of floats, that the gradient is by. The inputs :data:`TARGET` and :data:`WEIGHT`,
+    both of the output's shape, are added. What clips the output is taken for the identity: a value beyond its bounds is
+    pushed back by what the error says.
 
     Raises:
         UnknownGradientError: if an operation between the two is not one of :data:`RULES`, or not in its plain form.
         BundleError: naming ``source``, for bytes that are no ONNX model.
     """
+    tape, output = _begun(data, by, source)
+    tape.give(output, tape.add("Mul", WEIGHT, tape.add("Sub", output, TARGET)))
+    return _finished(data, by, tape, (TARGET, WEIGHT))
+
+
+def pulled_back(data: bytes, by: str, source: str) -> bytes:
+    """The model whose outputs are that of ``data`` and the gradient by ``by`` of ``sum(seed * output)``.
+
+    The input :data:`SEED`, of the output's shape, is added. Raises as :func:`of_squared_error` does.
+    """
+    tape, output = _begun(data, by, source)
+    tape.give(output, SEED)
+    return _finished(data, by, tape, (SEED,))
+
+
+def _begun(data: bytes, by: str, source: str) -> tuple[_Tape, str]:
     graph = read_graph(data, source)
     if len(graph.outputs) != 1 or by not in graph.inputs:
         raise UnknownGradientError(f"{source}: expected one output, and an input {by}")
-    tape = _Tape(graph, by)
-    (output,) = graph.outputs
-    tape.give(output, tape.add("Sub", output, TARGET))
-    for node in reversed(graph.nodes):
+    return _Tape(graph, by), graph.outputs[0]
+
+
+def _finished(data: bytes, by: str, tape: _Tape, added: Sequence[str]) -> bytes:
+    for node in reversed(tape.graph.nodes):
         tape.follow(node)
     tape.add("Identity", tape.total(by), out=GRADIENT)
-    return _extended(memoryview(data), tape)
+    return _extended(memoryview(data), tape, added)
 
 
 class _Tape:
@@ -109,8 +128,13 @@ class _Tape:
             return
         rule = RULES.get(node.kind)
         if rule is None or len(node.outputs) != 1:
-            raise UnknownGradientError(f"no gradient is known of {node.kind}")
-        rule(self, node, self.total(node.outputs[0]))
+            raise UnknownGradientError(f"no gradient is known of {node.kind[:80]}")
+        try:
+            rule(self, node, self.total(node.outputs[0]))
+        except UnknownGradientError:
+            raise
+        except (LookupError, TypeError, ValueError) as error:
+            raise UnknownGradientError(f"{node.kind}: arguments that are not understood") from error
 
 
 Rule = Callable[[_Tape, Node, str], None]
@@ -187,6 +211,18 @@ def _reshape(tape: _Tape, node: Node, gradient: str) -> None:
     tape.give(values, tape.add("Reshape", gradient, tape.add("Shape", values)))
 
 
+def _join(tape: _Tape, node: Node, gradient: str) -> None:
+    axis = node.attributes.get("axis")
+    if not isinstance(axis, int):
+        raise UnknownGradientError("a Concat without its axis")
+    start = tape.constant([0])
+    for name in node.inputs:
+        end = tape.add("Add", start, tape.add("Gather", tape.add("Shape", name), tape.constant([axis])))
+        if name in tape.depends:
+            tape.give(name, tape.add("Slice", gradient, start, end, tape.constant([axis])))
+        start = end
+
+
 def _identity(tape: _Tape, node: Node, gradient: str) -> None:
     tape.give(node.inputs[0], gradient)
 
@@ -205,17 +241,17 @@ def _many(node: Node, name: str) -> tuple[int, ...]:
     return values if isinstance(values, tuple) else ()
 
 
-def _extended(model: memoryview, tape: _Tape) -> bytes:
-    """The model with what a tape has collected."""
+def _extended(model: memoryview, tape: _Tape, added: Sequence[str]) -> bytes:
+    """The model with what a tape has collected, and inputs of the output's shape."""
     parts = []
     for number, value in fields(model):
         body = bytes(value) if not isinstance(value, int) else b""
         if number == GRAPH:
             output = next(bodies(memoryview(body), OUTPUT))
-            element = field(2, next(bodies(output, 2)))  # its type, for the target
+            element = field(2, next(bodies(output, 2)))  # its type
             new = [field(NODE, node) for node in tape.new]
             new += [field(INITIALIZER, constant) for constant in tape.constants]
-            new.append(field(INPUT, field(1, TARGET.encode()) + element))
+            new += [field(INPUT, field(1, name.encode()) + element) for name in added]
             new.append(field(OUTPUT, field(1, GRADIENT.encode())))
             body += b"".join(new)
         parts.append(
@@ -250,6 +286,7 @@ RULES: Mapping[str, Rule] = {
     "Transpose": _transpose,
     "Reshape": _reshape,
     "Unsqueeze": _reshape,
+    "Concat": _join,
     "Squeeze": _reshape,
     "Identity": _identity,
     "Clip": _identity,

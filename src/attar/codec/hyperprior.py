@@ -33,7 +33,7 @@ from attar.codec.tiling import Area, Derived, Held, Plane, Tiled, everything, gi
 from attar.codec.values import smallest
 from attar.errors import BundleError
 
-__all__ = ["Choice", "HyperCoder"]
+__all__ = ["HyperCoder", "first_pass", "rounded"]
 
 Floats = NDArray[np.float32]
 Symbols = NDArray[np.int32]
@@ -52,14 +52,12 @@ class HyperCoder:
         self.coder = EntropyCoder(tables)
         self.name = manifest.name
 
-    def encode(
-        self, latent: Floats, header: bytes, out: Floats | None = None, choice: Choice | None = None
-    ) -> bytes:
+    def encode(self, latent: Floats, header: bytes, out: Floats | None = None) -> bytes:
         """Body of the chunk for a latent that the analysis gave, bound to ``header`` by its checksums.
 
-        ``out``, of the latent's shape, is given what :meth:`decode` will give. ``choice`` of symbols: the nearest.
+        ``out``, of the latent's shape, is given what :meth:`decode` will give.
         """
-        return self.encode_plane(Held(latent), header, out=out, choice=choice)
+        return self.encode_plane(Held(latent), header, out=out)
 
     def encode_plane(
         self,
@@ -68,10 +66,15 @@ class HyperCoder:
         *,
         tiled: bool = False,
         out: Floats | None = None,
-        choice: Choice | None = None,
+        told: Plane | None = None,
+        told_from: Callable[[int], int] | None = None,
     ) -> bytes:
-        """:meth:`encode` of a latent that is read tile by tile; if ``tiled``, networks run on tiles, too."""
-        source = _Encoding(self, latent, header, choice)
+        """:meth:`encode` of a latent that is read tile by tile; if ``tiled``, networks run on tiles, too.
+
+        ``told``: another latent, which the hyper-latents are told of; ``told_from``: the first of its rows that the
+        rows of ``latent`` from a given one on are made from.
+        """
+        source = _Encoding(self, latent, header, told or latent, told_from)
         walk = _Walk(self, latent.shape, source, tiled)
         streams = []
         for number, area in enumerate(everything(latent.shape).tiles(tile_side(self.stride))):
@@ -109,22 +112,6 @@ class HyperCoder:
         return grouped(index, mask, self.prior.first_scale, len(self.tables))
 
 
-class Choice(Protocol):
-    """What an encoder has in place of rounding to the nearest symbols."""
-
-    def hyper(self, values: Floats) -> Floats:
-        """Whole numbers for a hyper-latent (h, w, Z)."""
-
-    def choose(self, area: Area, latent: Plane, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
-        """Symbols of the elements of a tile of the latent that are in ``mask``; the others are 0."""
-
-    def done(self, area: Area) -> None:
-        """A tile of the latent has had all of its symbols."""
-
-    def first_row(self, row: int, latent: Plane) -> int:
-        """The first row of the latent that the symbols of tiles from ``row`` on are chosen by."""
-
-
 class _Source(Protocol):
     """Where the symbols of a tile come from: the latent that is coded, or the streams that are decoded."""
 
@@ -144,40 +131,43 @@ class _Source(Protocol):
 class _Encoding:
     """Symbols of a latent, which become sections of the stream of their tile."""
 
-    def __init__(self, coder: HyperCoder, latent: Plane, header: bytes, choice: Choice | None = None) -> None:
-        self.coder, self.latent, self.choice = coder, latent, choice
+    def __init__(
+        self,
+        coder: HyperCoder,
+        latent: Plane,
+        header: bytes,
+        told: Plane,
+        told_from: Callable[[int], int] | None,
+    ) -> None:
+        self.coder, self.latent, self.told, self.told_from = coder, latent, told, told_from
         self.hyper_latents = HyperLatents(coder.prior, coder.networks, header)
         self.ratio = coder.prior.stride // coder.stride
         self.sections: dict[Area, list[Section]] = {}
 
     def hyper(self, area: Area) -> Symbols:
-        values = self.coder.networks.run_on("hyper_analysis", area, {"latent": self.latent})
-        symbols = _rounded(values, self.coder.name)
-        if self.choice:
-            symbols = _rounded(self.choice.hyper(values), self.coder.name)
+        symbols = rounded(
+            self.coder.networks.run_on("hyper_analysis", area, {"latent": self.told}), self.coder.name
+        )
         tile = area.scaled(self.ratio)
         self.sections[tile] = self.hyper_latents.sections(symbols)
         return symbols
 
     def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
-        symbols = np.where(mask, _rounded(self.latent.read(area) - mean, self.coder.name), np.int32(0))
-        if self.choice:
-            symbols = self.choice.choose(area, self.latent, index, mean, mask)
+        symbols = np.where(mask, rounded(self.latent.read(area) - mean, self.coder.name), np.int32(0))
         places, counts = self.coder.grouped(index, mask)
         self.sections[area].append((symbols.ravel()[places], counts))
         return symbols
 
     def done(self, area: Area) -> None:
         """Its stream can be written."""
-        if self.choice:
-            self.choice.done(area)
 
     def forget(self, row: int, hyper_row: int) -> None:
-        if isinstance(self.latent, Tiled):
-            probe = Area(hyper_row, hyper_row + 1, 0, 1)
-            needed, _ = self.coder.networks.window("hyper_analysis", probe, self.latent.shape)
-            chosen_by = self.choice.first_row(row, self.latent) if self.choice else row
-            self.latent.forget(min(row, needed.top, chosen_by))
+        probe = Area(hyper_row, hyper_row + 1, 0, 1)
+        needed, _ = self.coder.networks.window("hyper_analysis", probe, self.told.shape)
+        if isinstance(self.latent, Tiled) and self.latent is not self.told:
+            self.latent.forget(row)
+        if isinstance(self.told, Tiled):
+            self.told.forget(min(row, needed.top, self.told_from(row) if self.told_from else row))
 
 
 class _Decoding:
@@ -326,13 +316,7 @@ class _Walk:
         return latent
 
     def _first_pass(self, area: Area) -> Mask:
-        shape = (*area.size, self.shape[2])
-        if not self.prior.context:
-            return np.ones(shape, dtype=np.bool_)
-        row, column, channel = (np.arange(length) % 2 == 1 for length in shape)
-        odd = row[:, None, None] ^ column[:, None] ^ ((area.top + area.left) % 2 == 1)
-        first: Mask = odd == channel
-        return first
+        return first_pass(self.prior, area, self.shape[2])
 
     def _indexes(self, plane: Plane, area: Area) -> Indexes:
         """Table indexes, which must be whole numbers in range to the last bit."""
@@ -374,7 +358,18 @@ class _OpenHyperLatent(OpenLatent):
         self.walk.close()
 
 
-def _rounded(values: Floats, name: str) -> Symbols:
+def first_pass(prior: Hyperprior, area: Area, channels: int) -> Mask:
+    """Which elements (h, w, L) of an area the first pass codes: a checkerboard that alternates with the channel."""
+    shape = (*area.size, channels)
+    if not prior.context:
+        return np.ones(shape, dtype=np.bool_)
+    row, column, channel = (np.arange(length) % 2 == 1 for length in shape)
+    odd = row[:, None, None] ^ column[:, None] ^ ((area.top + area.left) % 2 == 1)
+    first: Mask = odd == channel
+    return first
+
+
+def rounded(values: Floats, name: str) -> Symbols:
     """Half to even, as int32."""
     if not np.isfinite(values).all() or np.abs(values).max(initial=0) >= INT32.max:
         raise BundleError(f"model {name!r}: its networks gave latents that are not finite or exceed int32")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from attar.codec import rdoq
+from attar.codec.annealing import Annealer, Watch, can_anneal
 from attar.codec.bits import Tally
-from attar.codec.container import Header
+from attar.codec.container import Header, write_header
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.latents import LatentCoder, OpenLatent
 from attar.codec.networks import Networks
@@ -37,16 +37,22 @@ class LargeCoder:
         self.side = max(1, side // self.stride) * self.stride
 
     def encode(
-        self, pixels: Pixels, header: bytes, quality: int, kept: Kept | None = None, effort: int = 0
+        self,
+        pixels: Pixels,
+        header: Header,
+        kept: Kept | None = None,
+        steps: int = 0,
+        watch: Watch | None = None,
     ) -> bytes:
         """Body of the chunk for pixels (H, W, C), bound to ``header``. Raises :class:`BundleError`.
 
-        ``kept`` has, and is given, what of the analysis is the same at every quality. Every ``effort`` above 0 is
-        the first one, whose result is taken unseen: comparing trials would decode the image again.
+        ``kept`` has, and is given, what of the analysis is the same at every quality. ``steps`` of
+        :class:`attar.codec.annealing.Annealer`, which ``watch`` is told of.
         """
+        start = write_header(header)
         size = self.manifest.padded_size(*pixels.shape[:2])
         image = Padded(pixels, size, self.manifest.channels)
-        shape, others = self.manifest.latent_shape(*size), {"quality": levels([quality])}
+        shape, others = self.manifest.latent_shape(*size), {"quality": levels([header.quality])}
         source = self.networks.bundle.source
 
         def analysed(area: Area) -> NDArray[np.float32]:
@@ -56,12 +62,12 @@ class LargeCoder:
 
         side = self.networks.side("analysis", self.side // self.stride)
         if isinstance(self.coder, HyperCoder):
-            choosing = effort and rdoq.can_choose(self.coder)
-            choice = rdoq.Chooser(self.coder, image, quality, whole=False) if choosing else None
             latent = Tiled(shape, np.float32, side, analysed)
-            return self.coder.encode_plane(latent, header, tiled=True, choice=choice)
+            if steps and can_anneal(self.coder):
+                return Annealer(self.coder, image, latent, header, steps, watch).encode(start, tiled=True)
+            return self.coder.encode_plane(latent, start, tiled=True)
         symbols = Tiled(shape, np.int32, side, lambda area: to_symbols(analysed(area)))
-        return self.coder.encode_plane(symbols, header)
+        return self.coder.encode_plane(symbols, start)
 
     def opened(
         self,

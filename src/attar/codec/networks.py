@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from attar.codec import gradient
 from attar.codec.bundle import Bundle
 from attar.codec.manifest import Hyperprior
 from attar.codec.onnxfile import read_graph
@@ -67,6 +68,30 @@ class Networks:
         if result.dtype != np.float32:
             raise BundleError(f"{self.bundle.source}: the network gave {result.dtype}; float32 expected")
         return result
+
+    def can_pull(self, name: str, by: str) -> bool:
+        """Whether :meth:`pull` knows the gradient of a network by its input ``by``."""
+        try:
+            self._pulling(name, by)
+        except gradient.UnknownGradientError:
+            return False
+        return True
+
+    def pull(self, name: str, by: str, inputs: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
+        """The output of a network, and a gradient by its input ``by``: see :mod:`attar.codec.gradient`.
+
+        Of the synthesis, that of the squared error; of the others, that of what the output's ``SEED`` says.
+        """
+        output, pulled = self._results(self._pulling(name, by), inputs, frugal=False)
+        return output, pulled
+
+    def _pulling(self, name: str, by: str) -> str:
+        network = f"{name}, pulled back to {by}"
+        if network not in self.sessions:
+            make = gradient.of_squared_error if name == "synthesis" else gradient.pulled_back
+            graph = make(self.bundle.graphs[name], by, f"{self.bundle.source}: {name}.onnx")
+            self.sessions[network] = self._session(graph, network)
+        return network
 
     def is_cut(self, name: str) -> bool:
         """Whether a network has a part that can be run once for all qualities."""

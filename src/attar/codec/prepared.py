@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attar.codec import chunks, container, rdoq
+from attar.codec import chunks, container
+from attar.codec.annealing import STEPS, Annealer, Watch, can_anneal
 from attar.codec.container import Chunk, Header
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.images import Picture
 from attar.codec.networks import Begun
-from attar.codec.tiling import Kept
+from attar.codec.tiling import Held, Kept
 from attar.codec.values import as_coded
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class Prepared:
         self.kept = Kept(KEPT_BYTES - pictures[0].pixels.nbytes) if again else None
         self.last: tuple[bytes, int, NDArray[Any]] = (b"", 0, np.empty(0))
 
-    def compress(self, quality: int | None = None, *, effort: int = 0) -> bytes:
+    def compress(self, quality: int | None = None, *, effort: int = 0, watch: Watch | None = None) -> bytes:
         """The file of the first picture: the very bytes that :meth:`attar.Codec.compress` gives."""
-        return self.files(self.codec.level(quality, effort), effort)[0]
+        return self.files(self.codec.level(quality, effort), effort, watch)[0]
 
     def strips(self, data: bytes) -> Iterator[NDArray[np.uint8]]:
         """Pixels of a file that :meth:`compress` gave, as :meth:`attar.Codec.strips`.
@@ -57,10 +58,10 @@ class Prepared:
         (pixels,) = self.codec.synthesise(latent[None], [level])
         yield as_coded(pixels[:height, :width], colours)
 
-    def files(self, level: int, effort: int = 0) -> list[bytes]:
+    def files(self, level: int, effort: int = 0, watch: Watch | None = None) -> list[bytes]:
         """A file of each picture at a quality as headers have it, 0 for a single rate."""
         if self.codec.is_large(self.pictures[0].pixels.shape):
-            return [self._tiled(picture, level, effort) for picture in self.pictures]
+            return [self._tiled(picture, level, effort, watch) for picture in self.pictures]
         found = self.codec.analyse(self.batch, level, self.begun)
         if effort and self.codec.refiner is not None:
             found = self.codec.refiner.refine(self.batch, found, effort)
@@ -68,7 +69,7 @@ class Prepared:
         for picture, image, symbols in zip(self.pictures, self.batch, found, strict=True):
             header = self._header(picture, level)
             decoded = np.empty_like(symbols) if self.kept else None
-            body = self._body(image, symbols, header, effort, decoded)
+            body = self._body(image, symbols, header, effort, decoded, watch)
             out.append(_packed(picture, header, body))
             if decoded is not None:
                 self.last = out[-1], level, decoded
@@ -91,16 +92,17 @@ class Prepared:
         header: Header,
         effort: int,
         decoded: NDArray[Any] | None,
+        watch: Watch | None,
     ) -> bytes:
         coder, start = self.codec.latents, container.write_header(header)
-        if effort and isinstance(coder, HyperCoder) and rdoq.can_choose(coder):
-            return rdoq.encode(coder, image, symbols, start, header.quality, effort, decoded)
+        if effort and isinstance(coder, HyperCoder) and can_anneal(coder):
+            found = Annealer(coder, Held(image), Held(symbols), header, STEPS[effort], watch)
+            return found.encode(start, out=decoded)
         return coder.encode(symbols, start, decoded)
 
-    def _tiled(self, picture: Picture, level: int, effort: int) -> bytes:
+    def _tiled(self, picture: Picture, level: int, effort: int, watch: Watch | None) -> bytes:
         header = self._header(picture, level)
-        start = container.write_header(header)
-        body = self.codec.large().encode(picture.pixels, start, level, self.kept, effort)
+        body = self.codec.large().encode(picture.pixels, header, self.kept, STEPS[effort], watch)
         return _packed(picture, header, body)
 
     def _header(self, picture: Picture, level: int) -> Header:

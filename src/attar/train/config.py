@@ -163,7 +163,7 @@ class TrainConfig:
     )
     networks: str = option(
         "all",
-        "What is trained: 'all'; 'prior', on rounded latents; 'synthesis', on latents that stay; 'encoder', all but it.",
+        "What is trained: 'all'; 'prior', on rounded latents; 'synthesis', on latents that stay; 'encoder': the rest.",
     )
     clip_norm: float = option(
         1.0,

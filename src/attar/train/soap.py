@@ -78,7 +78,9 @@ class Soap(torch.optim.Optimizer):
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
         state["left"], state["right"] = gradient @ gradient.T, gradient.T @ gradient
         for covariance, basis in COVARIANCES:
-            state[basis] = torch.linalg.eigh(state[covariance])[1].flip(1).contiguous()
+            # Of one batch the matrix has hardly any rank: in single precision LAPACK may fail, or say NaN.
+            turned = torch.linalg.eigh(state[covariance].double())[1].flip(1)
+            state[basis] = turned.to(gradient.dtype).contiguous()
 
     def _turn(self, state: dict[str, Any]) -> None:
         """Follow the covariances by one step of orthogonal iteration, and take the moments along."""
