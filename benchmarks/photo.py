@@ -1,7 +1,7 @@
 """The photo codec on Kodak: real files against JPEG, WebP, JPEG XL, AVIF and the published VTM curve.
 
     python benchmarks/photo.py KODAK_FOLDER [--model photo] [--metric psnr] [--published vtm.json] [-o DIR] [-j JOBS]
-                               [--monotonic] [--speed]
+                               [--effort 0..9] [--monotonic] [--speed]
 
 Prints the BD-rate against each rival with the part of the quality range that both cover and the libraries'
 versions, and beside it what is required; ``--metric ms_ssim`` is for a model trained on it. ``--monotonic``
@@ -36,7 +36,7 @@ LIMITS_MS = {"compress": 120.0, "decompress": 100.0}
 def rates(given: argparse.Namespace) -> bool:
     """BD-rates of the model against every rival; True where all that is required is reached."""
     metric, required = METRICS[given.metric], REQUIRED[given.metric]
-    ours = f"attar:{given.model}"
+    ours = f"attar-e{given.effort}:{given.model}" if given.effort else f"attar:{given.model}"
     codecs = ["jpeg", "webp", "jxl", "avif", "avif-444", f"photo={ours}"]
     plan = benchmark.plan([given.kodak], codecs, {"photo": QUALITIES})
     for absent in plan.absent:
@@ -128,6 +128,7 @@ def main() -> int:
     parser.add_argument("--published", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=Path("photo-benchmark"))
     parser.add_argument("-j", "--jobs", type=int, default=1)
+    parser.add_argument("--effort", type=int, default=0, choices=range(10), help="for the rates alone")
     parser.add_argument("--monotonic", action="store_true")
     parser.add_argument("--speed", action="store_true")
     given = parser.parse_args()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import attar
 from attar.errors import AttarError
 from attar.measure.anchors import EXAMPLES, Absent, check_quality, find, split_names
 from attar.measure.metrics import psnr
@@ -75,6 +76,12 @@ def test_variants_do_what_they_say():
     assert "speed 3" in find("avif-444-s3-psnr").version
     assert "effort 9" in present("jxl-e9").version
     assert "method 4" in find("webp-m4").version
+    digit = picture(1, 28, 28)[..., 0]
+    codec = attar.load("digits")
+    for name, effort in (("attar:digits", 0), ("attar-e2:digits", 2)):
+        assert present(name).encode(digit, None) == codec.compress(digit, effort=effort)
+    assert "effort 2" in present("attar-e2:digits").version
+    assert "effort" not in present("attar:digits").version
 
 
 def test_jpeg_xl_quality_is_libjxls():

@@ -12,18 +12,24 @@ from numpy.typing import NDArray
 from attar.codec.targets import Target, reach
 
 if TYPE_CHECKING:
+    from attar.codec.annealing import Watch
     from attar.codec.codec import Codec
     from attar.codec.images import Picture
 
 __all__ = ["compress_to", "scorer"]
 
 
-def compress_to(target: Target, codec: Codec, picture: Picture, effort: int = 0) -> bytes:
-    """The file of a picture, at the best setting that keeps to ``target``; what no quality matters to is done once."""
+def compress_to(
+    target: Target, codec: Codec, picture: Picture, effort: int = 0, watch: Watch | None = None
+) -> bytes:
+    """The file of a picture, at the best setting that keeps to ``target``; what no quality matters to is done once.
+
+    ``watch`` is told of the steps of each attempt, as by :meth:`attar.Codec.compress`.
+    """
     prepared = codec.prepared(picture)
 
     def attempt(quality: int) -> bytes:
-        return prepared.compress(quality or None, effort=effort)
+        return prepared.compress(quality or None, effort=effort, watch=watch)
 
     score = scorer(target, picture.pixels, prepared.strips)
     return reach(target, codec.manifest.qualities or (0, 0), attempt, score)

@@ -8,7 +8,7 @@
     jp2                             Pillow's OpenJPEG, 9/7 wavelet; the quality is a PSNR in dB
     jxl, jxl-e1 ... jxl-e9          libjxl of imagecodecs, effort 7 unless named
     png, webp-lossless, jxl-lossless    lossless references: one size, no quality
-    attar:NAME, attar:PATH          an Attar bundle, installed or a file
+    attar:NAME, attar:PATH          an Attar bundle, installed or a file; attar-e1: ... attar-e9: with that --effort
     autoencoder:A.onnx+B.onnx       an exported encoder and decoder, see attar.measure.autoencoder
     ext:ENCODE :: DECODE [:: Q,...] any program, see attar.measure.external
     LABEL=CODEC                     any of these under a name of one's own, as in "mine=attar:my.attarmodel"
@@ -106,6 +106,7 @@ EXAMPLES = (
 """Names to choose from; variants follow the table above."""
 LABELLED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]{0,39})=(.+)", re.DOTALL)
 EXTERNAL = re.compile(r"\s*([A-Za-z0-9._+-]+=)?ext:")
+OURS = re.compile(r"attar(?:-e([1-9]))?")
 OTHERS = "attar:NAME, attar:FILE, autoencoder:A+B, ext:ENCODE :: DECODE"
 
 
@@ -170,15 +171,12 @@ class AttarAnchor:
     version: str
     scale: Scale | None
     codec: Any
+    effort: int = 0
 
     def encode(self, image: Pixels, quality: float | None) -> bytes:
         """A ``.attar`` file."""
-        data = (
-            self.codec.compress(image)
-            if quality is None
-            else self.codec.compress(image, quality=int(quality))
-        )
-        return bytes(data)
+        wanted = None if quality is None else int(quality)
+        return bytes(self.codec.compress(image, quality=wanted, effort=self.effort))
 
     def decode(self, data: bytes) -> Pixels:
         """The image in a ``.attar`` file."""
@@ -206,8 +204,8 @@ def _find(name: str) -> Anchor | Absent:
         from attar.measure import autoencoder
 
         return autoencoder.parse(name)
-    if kind == "attar" and rest:
-        return _attar(name, rest)
+    if rest and (match := OURS.fullmatch(kind)):
+        return _attar(name, rest, int(match[1] or 0))
     for pattern, build in FAMILIES.items():
         if match := re.fullmatch(pattern, name):
             return build(name, match)
@@ -346,7 +344,7 @@ FAMILIES: Mapping[str, Callable[[str, re.Match[str]], Anchor | Absent]] = {
 }
 
 
-def _attar(name: str, model: str) -> Anchor | Absent:
+def _attar(name: str, model: str, effort: int) -> Anchor | Absent:
     import attar
 
     try:
@@ -359,6 +357,8 @@ def _attar(name: str, model: str) -> Anchor | Absent:
         lowest, highest = manifest.qualities
         defaults = tuple(sorted({round(float(quality)) for quality in np.linspace(lowest, highest, 8)}))
         scale = Scale("quality", lowest, highest, defaults)
-    model = f"{manifest.name} {manifest.version} ({codec.bundle.sha256[:8]})"
+    model = f"{manifest.name} {manifest.version} ({codec.bundle.sha256[:8]})" + (
+        f", effort {effort}" if effort else ""
+    )
     runtime = f"onnxruntime {version('onnxruntime')}"
-    return AttarAnchor(name, f"attar {attar.__version__}, {model}, {runtime}", scale, codec)
+    return AttarAnchor(name, f"attar {attar.__version__}, {model}, {runtime}", scale, codec, effort)

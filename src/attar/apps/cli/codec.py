@@ -109,7 +109,7 @@ def encoder_options(command: Command) -> Command:
             type=click.IntRange(0, 9),
             default=0,
             show_default=True,
-            help="Rounds of search for a better file; decoding stays the same.",
+            help="Search for a better file: 9 takes longest; decoding stays the same.",
         ),
     ):
         command = option(command)
@@ -152,11 +152,13 @@ def compress(
         size = len(raw)
         del raw  # of a large image, hundreds of megabytes
         plain = picture.stripped() if strip else picture
-        data = (
-            compress_to(target, codec, plain, effort)
-            if target
-            else codec.compress(plain, quality=quality, effort=effort)
-        )
+        alone = effort and len(jobs) == 1  # of several, each is a step of their own bar
+        with common.watching("compress", quiet=options["quiet"] or not alone) as watch:
+            data = (
+                compress_to(target, codec, plain, effort, watch)
+                if target
+                else codec.compress(plain, quality=quality, effort=effort, watch=watch)
+            )
         pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         sizes = {"input_bytes": size, "bytes": len(data), "bpp": 8 * len(data) / pixels}
         return data, _size(picture) | sizes | {"model": codec.manifest.name}
