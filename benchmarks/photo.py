@@ -1,7 +1,7 @@
 """The photo codec on Kodak: real files against JPEG, WebP, JPEG XL, AVIF and the published VTM curve.
 
     python benchmarks/photo.py KODAK_FOLDER [--model photo] [--metric psnr] [--published vtm.json] [-o DIR] [-j JOBS]
-                               [--effort 0..9] [--monotonic] [--speed]
+                               [--effort 0..9] [--qualities 1,12,...] [--monotonic] [--speed]
 
 Prints the BD-rate against each rival with the part of the quality range that both cover and the libraries'
 versions, and beside it what is required; ``--metric ms_ssim`` is for a model trained on it. ``--monotonic``
@@ -29,7 +29,7 @@ REQUIRED = {
     "psnr": {"jpeg": -50.0, "webp": -20.0, "jxl": -25.0, "avif": 0.0, "avif-444": 0.0},
     "ms_ssim": {"avif": -20.0},
 }
-QUALITIES = (1, 12, 23, 34, 45, 56, 67, 78, 89, 100)
+QUALITIES = "1,12,23,34,45,56,67,78,89,100"
 LIMITS_MS = {"compress": 120.0, "decompress": 100.0}
 
 
@@ -38,7 +38,7 @@ def rates(given: argparse.Namespace) -> bool:
     metric, required = METRICS[given.metric], REQUIRED[given.metric]
     ours = f"attar-e{given.effort}:{given.model}" if given.effort else f"attar:{given.model}"
     codecs = ["jpeg", "webp", "jxl", "avif", "avif-444", f"photo={ours}"]
-    plan = benchmark.plan([given.kodak], codecs, {"photo": QUALITIES})
+    plan = benchmark.plan([given.kodak], codecs, {"photo": tuple(map(int, given.qualities.split(",")))})
     for absent in plan.absent:
         print(f"{absent.name} is absent: {absent.reason}")
     command = shlex.join(sys.argv)
@@ -129,6 +129,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("photo-benchmark"))
     parser.add_argument("-j", "--jobs", type=int, default=1)
     parser.add_argument("--effort", type=int, default=0, choices=range(10), help="for the rates alone")
+    parser.add_argument("--qualities", default=QUALITIES, help="those that the rates are measured at")
     parser.add_argument("--monotonic", action="store_true")
     parser.add_argument("--speed", action="store_true")
     given = parser.parse_args()

@@ -33,6 +33,7 @@ def insert(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(sys, "argv", ["insert.py", *map(str, words)])
         module.main()
 
+    run.module = module  # type: ignore[attr-defined]
     return run
 
 
@@ -94,3 +95,11 @@ def test_a_block_of_another_kind_begins_as_nothing(
     expected, found = (net(images, training=False, quality=0.4) for net in (before, after))
     np.testing.assert_array_equal(numpy(found.symbols), numpy(expected.symbols))
     np.testing.assert_allclose(numpy(found.regenerated), numpy(expected.regenerated), atol=1e-6)
+
+
+def test_as_many_layers_move_as_can(insert: Any) -> None:
+    """A longest run of equal layers, taken first, would leave one of the three behind."""
+    common = insert.module.common
+    assert common(list("PGGGC"), list("PGIGGIC")) == [(0, 0), (1, 1), (2, 3), (3, 4), (4, 6)]
+    assert len(common(list("PGGGC"), list("GGC"))) == 3
+    assert common([], ["P"]) == []

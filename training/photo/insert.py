@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
@@ -55,13 +54,21 @@ def main() -> None:
 
 
 def moved(old: specs.ModelSpec, new: specs.ModelSpec) -> Iterator[tuple[str, str]]:
-    """Names of the layers before and after."""
+    """Names of the layers before and after, of as many as can be in their order."""
     for block, layers in old.blocks.items():
         now = new.blocks.get(block, ())
         words = ([json.dumps([layer.kind, layer.arguments]) for layer in side] for side in (layers, now))
-        for first, second, count in SequenceMatcher(None, *words, autojunk=False).get_matching_blocks():
-            for i in range(count):
-                yield layers[first + i].name, now[second + i].name
+        yield from ((layers[i].name, now[j].name) for i, j in common(*words))
+
+
+def common(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int]]:
+    """Places of the longest common subsequence."""
+    best: list[list[list[tuple[int, int]]]] = [[[]] * (len(second) + 1) for _ in range(len(first) + 1)]
+    for i, word in enumerate(first):
+        for j, other in enumerate(second):
+            both = [*best[i][j], (i, j)] if word == other else []
+            best[i + 1][j + 1] = max(both, best[i][j + 1], best[i + 1][j], key=len)
+    return best[-1][-1]
 
 
 def begun(name: str, value: Any) -> Any:

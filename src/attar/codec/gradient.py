@@ -15,8 +15,10 @@ round by nodes that ONNX Runtime computes once, when the network is loaded. Fiel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attar.codec.container import write_varint
 from attar.codec.onnxfile import Graph, Node, Tensor, bodies, fields, read_graph
@@ -27,6 +29,8 @@ __all__ = ["GRADIENT", "SEED", "TARGET", "WEIGHT", "UnknownGradientError", "of_s
 TARGET, WEIGHT, SEED, GRADIENT = "gradient/target", "gradient/weight", "gradient/seed", "gradient/result"
 """Names of the inputs and of the output that are added."""
 FLOAT, INT64 = 1, 7
+STEEP = 1e12
+"""Makes of a rectifier's result something beyond 0 and 1, but for numbers that are as good as 0."""
 LARGEST = (1 << 63) - 1
 
 
@@ -99,15 +103,15 @@ class _Tape:
 
     def constant(self, values: Sequence[int] | float) -> str:
         """A constant: int64, or a float32 without dimensions."""
+        return self.array(np.asarray(values, np.float32 if isinstance(values, float) else "<i8"))
+
+    def array(self, values: NDArray[Any]) -> str:
+        """A constant of float32 or int64."""
         self.count += 1
         name = f"gradient/{self.count}"
-        if isinstance(values, float):
-            shape, kind, raw = b"", FLOAT, np.float32(values).tobytes()
-        else:
-            shape = write_varint(1 << 3) + write_varint(len(values))
-            kind, raw = INT64, np.array(values, "<i8").tobytes()
-        kinds = write_varint(2 << 3) + write_varint(kind)
-        self.constants.append(shape + kinds + field(8, name.encode()) + field(9, raw))
+        shape = b"".join(write_varint(1 << 3) + write_varint(side) for side in values.shape)
+        kind = write_varint(2 << 3) + write_varint(FLOAT if values.dtype == np.float32 else INT64)
+        self.constants.append(shape + kind + field(8, name.encode()) + field(9, values.tobytes()))
         return name
 
     def give(self, name: str, gradient: str) -> None:
@@ -170,9 +174,18 @@ def _rectifier(tape: _Tape, node: Node, gradient: str) -> None:
     slope = node.attributes.get("alpha", 0.01) if node.kind == "LeakyRelu" else 0.0
     if not isinstance(slope, float) or slope < 0:
         raise UnknownGradientError(f"a {node.kind} of slope {slope!r}")
-    positive = tape.add("Greater", node.inputs[0], tape.constant(0.0))
-    below = tape.add("Mul", gradient, tape.constant(slope))
-    tape.give(node.inputs[0], tape.add("Where", positive, gradient, below))
+    # The sign of the result is that of the input, which need not be kept if it is fused with what makes it.
+    (result,) = node.outputs
+    channels = _channels(tape, node.inputs[0])
+    if channels and slope < 1:
+        # As a convolution of each channel by itself that is clipped, it stays in ONNX Runtime's blocked layout.
+        steep = tape.array(np.full((channels, 1, 1, 1), STEEP, np.float32))
+        ramp = tape.add("Conv", result, steep, group=channels, kernel_shape=(1, 1), pads=(0, 0, 0, 0))
+        slopes = tape.add("Clip", ramp, tape.constant(slope), tape.constant(1.0))
+    else:
+        positive = tape.add("Greater", result, tape.constant(0.0))
+        slopes = tape.add("Where", positive, tape.constant(1.0), tape.constant(slope))
+    tape.give(node.inputs[0], tape.add("Mul", gradient, slopes))
 
 
 def _convolution(tape: _Tape, node: Node, gradient: str) -> None:
@@ -225,6 +238,14 @@ def _join(tape: _Tape, node: Node, gradient: str) -> None:
 
 def _identity(tape: _Tape, node: Node, gradient: str) -> None:
     tape.give(node.inputs[0], gradient)
+
+
+def _channels(tape: _Tape, name: str) -> int:
+    """Channels of what a convolution makes; 0 for anything else."""
+    for node in tape.graph.nodes:
+        if name in node.outputs:
+            return _kernel(tape, node.inputs[1])[0] if node.kind == "Conv" and len(node.inputs) > 1 else 0
+    return 0
 
 
 def _kernel(tape: _Tape, name: str) -> tuple[int, ...]:
