@@ -205,3 +205,12 @@ def test_a_layer_is_rebuilt_from_its_configuration(cls: Any, arguments: dict) ->
     assert type(again) is cls
     assert again.get_config() == layer.get_config()
     assert {key: getattr(again, key) for key in arguments} == arguments
+
+
+@pytest.mark.parametrize("cls", [blocks.GatedBlock, blocks.InvertedBlock])
+def test_a_block_that_is_not_trained_has_no_part_that_is(cls: Any) -> None:
+    fixed, trained = cls(trainable=False), cls()
+    for block in (fixed, trained):
+        block(np.zeros((1, 4, 4, 8), np.float32))
+    assert not fixed.trainable_variables
+    assert len(trained.trainable_variables) == 6 == len(fixed.variables)

@@ -1,9 +1,10 @@
 """A checkpoint as the beginning of a network with other layers: python training/photo/insert.py CKPT MODEL OUT.
 
-MODEL is a model.json that has layers of the checkpoint's, unchanged and in their order, and others between
-them. Weights are named after a layer's place, which these move: each goes where its layer is now. Layers that
-MODEL does not have are left behind and named. New residual blocks begin as the identity; any other new layer
-begins as its initializers say, and had better do so, too (a ``QualityGain`` from 0 to 0 does).
+MODEL is a model.json that has layers of the checkpoint's, unchanged (but for ``trainable``) and in their order, and
+others between them. Weights are named after a layer's place, which these move: each goes where its layer is now.
+Layers that MODEL does not have are left behind and named. New residual blocks begin as the identity; any other new
+layer begins as its initializers say, and had better do so, too (a ``QualityGain`` from 0 to 0 does). With
+``"trainable": false`` in all old layers, the new ones are trained alone.
 """
 
 from __future__ import annotations
@@ -57,8 +58,14 @@ def moved(old: specs.ModelSpec, new: specs.ModelSpec) -> Iterator[tuple[str, str
     """Names of the layers before and after, of as many as can be in their order."""
     for block, layers in old.blocks.items():
         now = new.blocks.get(block, ())
-        words = ([json.dumps([layer.kind, layer.arguments]) for layer in side] for side in (layers, now))
+        words = ([kind_of(layer) for layer in side] for side in (layers, now))
         yield from ((layers[i].name, now[j].name) for i, j in common(*words))
+
+
+def kind_of(layer: specs.LayerSpec) -> str:
+    """What must be the same of two layers; weights may be fixed in one and trained in the other."""
+    arguments = {key: value for key, value in layer.arguments.items() if key != "trainable"}
+    return json.dumps([layer.kind, arguments])
 
 
 def common(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, int]]:

@@ -116,6 +116,7 @@ class _Residual(keras.layers.Layer):
         self.expand.build(shape)
         self.spread.build((*shape[:-1], wide))
         self.project.build((*shape[:-1], hidden))
+        self.trainable = self.trainable  # for the parts, which were not there when it was set
 
     def call(self, values: Any) -> Any:
         """(B, H, W, C) -> (B, H, W, C)."""
