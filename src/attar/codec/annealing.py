@@ -41,7 +41,7 @@ HOTTEST, COLDEST, COOLING = 0.5, 0.15, 3.0
 RATE, FASTEST = 0.01, 0.02
 """Learning rate of 150 steps, in quantisation steps, and of the few of a low effort."""
 MOMENTS = 0.8, 0.99
-WINDOW, MARGIN = 1024, 64
+WINDOW, MARGIN = 768, 64
 """Pixels on a side that are found together, and around them."""
 WIDEST = 255
 """Symbols further from 0 cost what this one does."""
