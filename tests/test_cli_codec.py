@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import attar
-from attar.apps.cli import main
+from attar.apps.cli import common, main
 from attar.codec import bundle, images
 from toy_bundle import digit, photo
 
@@ -301,3 +301,21 @@ def test_binary_data_is_kept_from_a_terminal(work: Path, attar_cli, monkeypatch:
         1,
         "attar: d0.png: binary data is not written to a terminal: use -o FILE, or redirect stdout\n",
     )
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_long_search_shows_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quiet: bool
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    told: list[tuple[int, int]] = []
+    with common.watching("search", quiet=quiet) as watch:
+        assert (watch is None) == quiet
+        if watch:
+            watch(5, 10)
+            watch(10, 10)
+            told.append((10, 10))
+    shown = capsys.readouterr().err
+    assert ("search" in shown) == (not quiet)
+    assert ("100%" in shown) == bool(told)

@@ -116,7 +116,8 @@ class _Residual(keras.layers.Layer):
         self.expand.build(shape)
         self.spread.build((*shape[:-1], wide))
         self.project.build((*shape[:-1], hidden))
-        self.trainable = self.trainable  # for the parts, which were not there when it was set
+        for part in (self.expand, self.spread, self.project):
+            part.trainable = bool(self.trainable)  # they were not there yet when it was set
 
     def call(self, values: Any) -> Any:
         """(B, H, W, C) -> (B, H, W, C)."""

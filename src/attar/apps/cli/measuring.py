@@ -64,8 +64,8 @@ def compare(reference: str, other: str, as_json: bool) -> None:
     "--codecs",
     multiple=True,
     metavar="LIST",
-    help="Separated by commas: jpeg, webp, avif, jxl, attar:NAME, attar:FILE, attar-e5:NAME, the folder of a training run, "
-    "ext:ENCODE :: DECODE (alone in its --codecs), LABEL=CODEC, ...  [repeatable; default: jpeg,webp,avif,jxl "
+    help="Separated by commas: jpeg, webp, avif, jxl, attar:NAME, attar:FILE, attar-e5:NAME, the folder of a training "
+    "run, ext:ENCODE :: DECODE (alone in its --codecs), LABEL=CODEC, ...  [repeatable; default: jpeg,webp,avif,jxl "
     "and installed bundles for any size]",
 )
 @click.option("-o", "--output", required=True, metavar="DIR", help="Where rows.csv and the report go.")
