@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from attar.codec.annealing import Annealer, can_anneal
 from attar.codec.container import Header
 from attar.codec.hyperprior import HyperCoder
 from attar.codec.tiling import Held
+from attar.errors import BundleError
 
 PHOTOS = Path(attar.__file__).parent / "data" / "photos"
 
@@ -165,3 +167,30 @@ def test_what_a_window_says_it_costs_is_what_a_file_costs(codec: attar.Codec) ->
     error = found.worth * squared_error(codec, pixels, data)
     hyper = 8 * len(data) + error - window.cost(window.plain)  # and its frame
     assert 0 < hyper < 8 * 0.2 * len(data)
+
+
+@pytest.mark.parametrize("name", ["context_means", "context_scales", "synthesis"])
+@pytest.mark.parametrize("fault", ["nan", "shape", "channels"])
+def test_a_network_that_misbehaves_is_an_error_or_changes_nothing(
+    codec: attar.Codec, monkeypatch: pytest.MonkeyPatch, name: str, fault: str
+) -> None:
+    pixels = photograph(64, 64)
+    plain = codec.compress(pixels)
+    run = codec.networks.finish
+
+    def wrong(network: str, begun: Any, inputs: Any, *, frugal: bool = False) -> Any:
+        values = run(network, begun, inputs, frugal=frugal)
+        if network != name:
+            return values
+        if fault == "nan":
+            return np.full_like(values, np.nan)
+        return values[:, :-1] if fault == "shape" else values[..., :2]
+
+    monkeypatch.setattr(codec.networks, "finish", wrong)
+    if name == "synthesis" and fault == "nan":
+        assert (
+            len(codec.compress(pixels, effort=1)) <= len(plain) * 1.1
+        )  # what is seen is black, for all latents
+        return
+    with pytest.raises(BundleError):
+        codec.compress(pixels, effort=1)

@@ -14,7 +14,7 @@ next one, so that memory does not grow with the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from attar.codec.hyperprior import HyperCoder, first_pass, rounded
 from attar.codec.tables import symbol_bits
 from attar.codec.tiling import Area, Derived, Plane, Tiled, everything
 from attar.codec.values import levels
+from attar.errors import BundleError
 
 __all__ = ["STEPS", "Annealer", "Watch", "can_anneal"]
 
@@ -89,7 +90,7 @@ class Annealer:
         ratio = coder.prior.stride // coder.stride
         shape = (plain.shape[0] // ratio, plain.shape[1] // ratio, coder.prior.channels)
         self.hyper = Derived(shape, self._hyper)
-        unit = coder.networks.bundle.manifest.multiple // coder.stride
+        unit = max(1, coder.networks.bundle.manifest.multiple // coder.stride)
         self.margin = -(-MARGIN // (coder.stride * unit)) * unit
         self.side = max(1, WINDOW // (coder.stride * unit)) * unit
         self.windows = -(-plain.shape[0] // self.side) * -(-plain.shape[1] // self.side)
@@ -175,6 +176,7 @@ class _Window:
             self.networks.run_on(name, area, given)[None].astype(np.float32)
             for name in ("hyper_scales", "hyper_means")
         )
+        self.index, self.mean = self._elements(self.scales), self._elements(self.means)
         pixels = area.scaled(of.coder.stride)
         self.target = of.image.read(pixels)[None].astype(np.float32) / np.float32(255)
         self.weight = np.zeros_like(self.target)
@@ -183,8 +185,7 @@ class _Window:
 
     def slope(self, values: Floats, draw: _Draw) -> Floats:
         """Gradient of the cost in bits by the values (h, w, L), at one draw of all symbols."""
-        first, channels = self.first, values.shape[2]
-        index, mean = self.scales[0, ..., :channels], self.means[0, ..., :channels]
+        first, index, mean = self.first, self.index, self.mean
         drawn, steep, bits = (np.zeros_like(values) for _ in range(3))
         out = _Drawn(drawn, steep, bits)
         self._draw(first, values, mean, index, draw, out)
@@ -194,39 +195,52 @@ class _Window:
             self._draw(~first, values, mean, index, draw, out)
         given = {gradient.TARGET: self.target, gradient.WEIGHT: self.weight, "quality": self.of.quality}
         _, pulled = self.networks.pull("synthesis", "latent", {"latent": (drawn + mean)[None], **given})
-        pull = np.float32(2 * 255**2 * self.of.worth) * pulled[0]
+        pull = np.float32(2 * 255**2 * self.of.worth) * self._elements(pulled)
         if self.coder.prior.context:
             # Symbols of the second pass that make up for another mean do so as far as they are drawn softly.
             seed = np.where(first, np.float32(0), pull - (pull + bits) * steep)
             seeds = {"means": self.means, "found": known[None], gradient.SEED: seed[None]}
-            pull = pull + np.where(
-                first, self.networks.pull("context_means", "found", seeds)[1][0], np.float32(0)
-            )
+            _, pulled = self.networks.pull("context_means", "found", seeds)
+            pull = pull + np.where(first, self._elements(pulled), np.float32(0))
         return np.asarray((pull + bits) * steep)
 
     def cost(self, values: Floats) -> float:
         """Bits of the nearest symbols, and what their error is worth."""
-        first, channels = self.first, values.shape[2]
-        index, mean = self.scales[0, ..., :channels], self.means[0, ..., :channels]
+        first, index, mean = self.first, self.index, self.mean
         symbols = np.where(first, np.rint(values - mean), np.float32(0))
         if self.coder.prior.context:
             index, mean = self._second(symbols, np.where(first, symbols + mean, np.float32(0)))
             symbols = np.where(first, symbols, np.rint(values - mean))
         given = {"latent": (symbols + mean)[None], "quality": self.of.quality}
-        image = np.clip(np.nan_to_num(self.networks.run("synthesis", given)), 0, 1)
+        image = self.networks.run("synthesis", given)
+        if image.shape != self.target.shape:
+            raise self._wrong(image.shape, self.target.shape)
+        image = np.clip(np.nan_to_num(image), 0, 1)
         error = np.square(np.rint(255 * image) - 255 * self.target) * self.weight
         bits = self.of.bits[self._tables(index), _places(symbols)]
         return float(bits.sum(dtype=np.float64) + self.of.worth * error.sum(dtype=np.float64))
 
     def _second(self, symbols: Floats, known: Floats) -> tuple[Floats, Floats]:
         """Table indexes and means (h, w, L) of both passes, of the second as the first's symbols tell them."""
-        channels = symbols.shape[2]
         told = np.rint(np.where(self.first, symbols, np.float32(0)))[None]
-        index = self.networks.run("context_scales", {"scales": self.scales, "symbols": told})[0]
-        mean = self.networks.run("context_means", {"means": self.means, "found": known[None]})[0]
+        index = self.networks.run("context_scales", {"scales": self.scales, "symbols": told})
+        mean = self.networks.run("context_means", {"means": self.means, "found": known[None]})
         return (
-            np.where(self.first, self.scales[0, ..., :channels], index[..., :channels]),
-            np.where(self.first, self.means[0, ..., :channels], mean[..., :channels]),
+            np.where(self.first, self.index, self._elements(index)),
+            np.where(self.first, self.mean, self._elements(mean)),
+        )
+
+    def _elements(self, values: Floats) -> Floats:
+        """What a network says of the elements (h, w, L) of the latent, finite; it may say more behind them."""
+        shape = self.plain.shape
+        if values.ndim != 4 or values[0, ..., : shape[2]].shape != shape:
+            raise self._wrong(values.shape, (1, *shape))
+        return np.nan_to_num(values[0, ..., : shape[2]])
+
+    def _wrong(self, given: Sequence[int], wanted: Sequence[int]) -> BundleError:
+        source = self.networks.bundle.source
+        return BundleError(
+            f"{source}: a network gave a result of shape {tuple(given)}; {tuple(wanted)} expected"
         )
 
     def _tables(self, index: Floats) -> NDArray[np.intp]:
@@ -254,7 +268,7 @@ class _Window:
 
 def _places(symbols: Floats) -> NDArray[np.intp]:
     """Where the bits of symbols are."""
-    return np.clip(symbols, -WIDEST, WIDEST).astype(np.intp) + WIDEST
+    return np.nan_to_num(np.clip(symbols, -WIDEST, WIDEST)).astype(np.intp) + WIDEST
 
 
 def _lambdas(coder: HyperCoder) -> tuple[float, float] | None:
