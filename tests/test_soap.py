@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -80,3 +83,32 @@ def test_a_step_with_soap_learns_and_restores_to_the_same_numbers() -> None:
 def test_soap_on_another_backend_is_refused() -> None:
     with pytest.raises(TrainingError, match="soap runs on PyTorch only"):
         steps.make_step(build(dense()), losses.Loss(), optimizer="soap")
+
+
+@torch_only
+@pytest.mark.parametrize("fault", ["fails", "nan"])
+def test_a_basis_that_single_precision_does_not_find(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    """LAPACK did both with the gradient of a first batch; a matrix that it does so with everywhere is not known."""
+    import torch
+
+    from attar.train.soap import LEAST_SIDE, Soap
+
+    eigh = torch.linalg.eigh
+
+    def fragile(matrix: Any) -> Any:
+        values, vectors = eigh(matrix)
+        if matrix.dtype == torch.float64:
+            return values, vectors
+        if fault == "fails":
+            raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")
+        return values, torch.full_like(vectors, math.nan)
+
+    monkeypatch.setattr(torch.linalg, "eigh", fragile)
+    side = LEAST_SIDE
+    weight = torch.nn.Parameter(torch.zeros(side, side))
+    optimizer = Soap([weight], (0.95, 0.95), 1e-8)
+    weight.grad = torch.ones(side, 1) @ torch.arange(float(side))[None]
+    optimizer.step()
+    basis = optimizer.state[weight]["left_basis"]
+    assert basis.dtype == torch.float32
+    assert torch.allclose(basis.T @ basis, torch.eye(side), atol=1e-5)

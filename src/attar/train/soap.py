@@ -78,9 +78,7 @@ class Soap(torch.optim.Optimizer):
         state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
         state["left"], state["right"] = gradient @ gradient.T, gradient.T @ gradient
         for covariance, basis in COVARIANCES:
-            # Of one batch the matrix has hardly any rank: in single precision LAPACK may fail, or say NaN.
-            turned = torch.linalg.eigh(state[covariance].double())[1].flip(1)
-            state[basis] = turned.to(gradient.dtype).contiguous()
+            state[basis] = _eigenvectors(state[covariance]).flip(1).contiguous()
 
     def _turn(self, state: dict[str, Any]) -> None:
         """Follow the covariances by one step of orthogonal iteration, and take the moments along."""
@@ -115,6 +113,17 @@ class Soap(torch.optim.Optimizer):
             eps=self.eps,
             maximize=False,
         )
+
+
+def _eigenvectors(matrix: Any) -> Any:
+    """Of a covariance, as columns. One batch's has hardly any rank: in single precision LAPACK may fail, or say NaN."""
+    try:
+        found = torch.linalg.eigh(matrix)[1]
+        if torch.isfinite(found).all():
+            return found
+    except torch.linalg.LinAlgError:
+        pass
+    return torch.linalg.eigh(matrix.double())[1].to(matrix.dtype)
 
 
 def matrix_shape(shape: Sequence[int]) -> tuple[int, int] | None:
