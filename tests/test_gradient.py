@@ -11,8 +11,10 @@ from onnx import helper
 
 import attar
 from attar.codec import gradient
+from attar.codec.similarity import scales_of
 from attar.codec.values import levels
 from attar.errors import BundleError
+from attar.measure import metrics
 
 
 def session(name: str) -> onnxruntime.InferenceSession:
@@ -58,6 +60,39 @@ def test_the_gradient_tells_what_the_error_does(name: str) -> None:
         )
     way = -found * (0.02 / np.abs(found).max())
     assert error(latent + way) < error(latent)
+
+
+@pytest.mark.parametrize("shape", [(192, 256), (64, 128)])
+def test_the_similarity_of_an_image_and_its_gradient(shape: tuple[int, int]) -> None:
+    codec, rng = attar.load("photo-msssim", threads=1), np.random.default_rng(0)
+    scales = scales_of(*shape)
+    assert scales == (5 if min(shape) > 160 else 3)
+    pixels = (128 + 100 * np.sin(np.arange(np.prod(shape) * 3) / 50)).reshape(1, *shape, 3).astype(np.uint8)
+    latent, target = codec.analyse(pixels, 30).astype(np.float32), pixels.astype(np.float32) / 255
+    weight = np.ones_like(target)
+
+    def run(values: np.ndarray) -> tuple[np.ndarray, ...]:
+        given = {"latent": values.astype(np.float32), "quality": levels([30]), gradient.TARGET: target}
+        return codec.networks.pull("synthesis", "latent", {**given, gradient.WEIGHT: weight}, scales)
+
+    image, found, value = run(latent)
+    if scales == 5:
+        assert float(value.sum()) == pytest.approx(
+            metrics.ms_ssim(target[0], np.clip(image[0], 0, 1)), abs=1e-5
+        )
+    for _ in range(3):
+        way = rng.normal(size=latent.shape) * 0.1
+        counted = (run(latent + way)[2].sum(dtype=float) - run(latent - way)[2].sum(dtype=float)) / 2
+        told = float((found * way).sum())
+        assert counted == pytest.approx(told, rel=0.1, abs=0.05 * np.linalg.norm(found) * np.linalg.norm(way))
+    way = found * (0.03 / np.abs(found).max())
+    assert float(run(latent + way)[2].sum()) > float(value.sum()) + 0.5 * float((found * way).sum())
+    weight[:, :, shape[1] // 2 :] = 0  # the other half does not count
+    assert np.abs(run(latent)[1][:, :, -1]).max() < 1e-3 * np.abs(found).max()
+
+
+def test_rooms_for_scales() -> None:
+    assert [scales_of(*size) for size in ((16, 16), (32, 176), (176, 168), (1024, 8))] == [1, 2, 4, 1]
 
 
 def test_a_network_that_cannot_be_followed_is_refused() -> None:

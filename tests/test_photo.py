@@ -115,7 +115,9 @@ def test_effort_finds_files_of_lower_cost_that_decode(codec: attar.Codec) -> Non
     pixels = picture(128, 128)  # a multiple of what is padded to
     assert isinstance(codec.latents, HyperCoder)
     header = Header(3, 128, 128, codec.bundle.short_id, 70)
-    price = Annealer(codec.latents, Held(pixels), Held(codec.analyse(pixels[None], 70)[0]), header, 0).worth
+    price = (
+        Annealer(codec.latents, Held(pixels), Held(codec.analyse(pixels[None], 70)[0]), header, 0).price / 3
+    )
     files = [codec.compress(pixels, quality=70, effort=effort) for effort in (0, 1, 3)]
     errors = [np.square(codec.decompress(data).astype(float) - pixels).sum() for data in files]
     costs = [8 * len(data) + price * error for data, error in zip(files, errors, strict=True)]

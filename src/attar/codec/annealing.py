@@ -1,7 +1,7 @@
 """The best latent for one image: found by following the gradient of what its file costs, for the decoder there is.
 
 Stochastic Gumbel annealing (Yang, Bamler and Mandt 2020, arXiv:2006.04240). Every symbol is drawn softly from its two
-neighbours, at a temperature that falls, and the latent follows the gradient of bits + lambda * squared error by Adam:
+neighbours, at a temperature that falls, and the latent follows the gradient of bits + lambda * error by Adam:
 
     first     symbols of the first pass, drawn from latent - mean
     second    means of the second pass, as the first tells them; its symbols, drawn likewise
@@ -14,7 +14,7 @@ next one, so that memory does not grow with the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from attar.codec import gradient
 from attar.codec.container import Header
+from attar.codec.distortion import LOSSES, wrong_shape
 from attar.codec.hyperprior import HyperCoder, first_pass, rounded
 from attar.codec.tables import symbol_bits
 from attar.codec.tiling import Area, Derived, Plane, Tiled, everything
 from attar.codec.values import levels
-from attar.errors import BundleError
 
 __all__ = ["STEPS", "Annealer", "Watch", "can_anneal"]
 
@@ -49,17 +49,14 @@ WIDEST = 255
 
 
 def can_anneal(coder: object) -> bool:
-    """Whether the cost is known and can be followed: a hyperprior trained for squared errors that knows its lambda."""
+    """Whether the cost is known and can be followed: a hyperprior that knows its loss and lambda."""
     if not isinstance(coder, HyperCoder):
         return False
     manifest, networks = coder.networks.bundle.manifest, coder.networks
-    known = (
-        manifest.size is None
-        and manifest.training.get("loss", "mse") == "mse"
-        and _lambdas(coder) is not None
-    )
-    followed = [("synthesis", "latent")] + [("context_means", "found")] * bool(coder.prior.context)
-    return known and all(networks.can_pull(*pair) for pair in followed)
+    loss = LOSSES.get(str(manifest.training.get("loss", "mse")))
+    if loss is None or manifest.size is not None or _lambdas(coder) is None:
+        return False
+    return loss.known(networks) and (not coder.prior.context or networks.can_pull("context_means", "found"))
 
 
 class Annealer:
@@ -82,7 +79,7 @@ class Annealer:
         self.steps, self.watch = steps, watch
         lowest, highest = _lambdas(coder) or (0.0, 0.0)
         level = float(self.quality[0])
-        self.worth = lowest ** (1 - level) * highest**level / image.shape[2]
+        self.price = lowest ** (1 - level) * highest**level
         everything_of_255 = np.arange(-WIDEST, WIDEST + 1)
         self.bits = np.stack([symbol_bits(table, everything_of_255) for table in coder.tables]).astype(
             np.float32
@@ -178,10 +175,12 @@ class _Window:
         )
         self.index, self.mean = self._elements(self.scales), self._elements(self.means)
         pixels = area.scaled(of.coder.stride)
-        self.target = of.image.read(pixels)[None].astype(np.float32) / np.float32(255)
-        self.weight = np.zeros_like(self.target)
+        target = of.image.read(pixels)[None].astype(np.float32) / np.float32(255)
+        weight = np.zeros_like(target)
         inside = pixels.common(Area(0, of.size[0], 0, of.size[1]))
-        self.weight[0][inside.within(pixels.top, pixels.left)] = 1
+        weight[0][inside.within(pixels.top, pixels.left)] = 1
+        loss = LOSSES[str(self.networks.bundle.manifest.training.get("loss", "mse"))]
+        self.error = loss(self.networks, of.quality, target, weight, of.price)
 
     def slope(self, values: Floats, draw: _Draw) -> Floats:
         """Gradient of the cost in bits by the values (h, w, L), at one draw of all symbols."""
@@ -193,9 +192,7 @@ class _Window:
         if self.coder.prior.context:
             index, mean = self._second(drawn, known)
             self._draw(~first, values, mean, index, draw, out)
-        given = {gradient.TARGET: self.target, gradient.WEIGHT: self.weight, "quality": self.of.quality}
-        _, pulled = self.networks.pull("synthesis", "latent", {"latent": (drawn + mean)[None], **given})
-        pull = np.float32(2 * 255**2 * self.of.worth) * self._elements(pulled)
+        pull = self._elements(self.error.slope((drawn + mean)[None]))
         if self.coder.prior.context:
             # Symbols of the second pass that make up for another mean do so as far as they are drawn softly.
             seed = np.where(first, np.float32(0), pull - (pull + bits) * steep)
@@ -211,14 +208,8 @@ class _Window:
         if self.coder.prior.context:
             index, mean = self._second(symbols, np.where(first, symbols + mean, np.float32(0)))
             symbols = np.where(first, symbols, np.rint(values - mean))
-        given = {"latent": (symbols + mean)[None], "quality": self.of.quality}
-        image = self.networks.run("synthesis", given)
-        if image.shape != self.target.shape:
-            raise self._wrong(image.shape, self.target.shape)
-        image = np.clip(np.nan_to_num(image), 0, 1)
-        error = np.square(np.rint(255 * image) - 255 * self.target) * self.weight
         bits = self.of.bits[self._tables(index), _places(symbols)]
-        return float(bits.sum(dtype=np.float64) + self.of.worth * error.sum(dtype=np.float64))
+        return float(bits.sum(dtype=np.float64) + self.error.cost((symbols + mean)[None]))
 
     def _second(self, symbols: Floats, known: Floats) -> tuple[Floats, Floats]:
         """Table indexes and means (h, w, L) of both passes, of the second as the first's symbols tell them."""
@@ -234,14 +225,8 @@ class _Window:
         """What a network says of the elements (h, w, L) of the latent, finite; it may say more behind them."""
         shape = self.plain.shape
         if values.ndim != 4 or values[0, ..., : shape[2]].shape != shape:
-            raise self._wrong(values.shape, (1, *shape))
+            raise wrong_shape(self.networks, values.shape, (1, *shape))
         return np.nan_to_num(values[0, ..., : shape[2]])
-
-    def _wrong(self, given: Sequence[int], wanted: Sequence[int]) -> BundleError:
-        source = self.networks.bundle.source
-        return BundleError(
-            f"{source}: a network gave a result of shape {tuple(given)}; {tuple(wanted)} expected"
-        )
 
     def _tables(self, index: Floats) -> NDArray[np.intp]:
         return np.clip(index, 0, self.coder.prior.scales - 1).astype(np.intp) + self.coder.prior.first_scale
@@ -272,7 +257,7 @@ def _places(symbols: Floats) -> NDArray[np.intp]:
 
 
 def _lambdas(coder: HyperCoder) -> tuple[float, float] | None:
-    """What a squared level of error (mean of the channels) is worth in bits, at the lowest and the highest quality.
+    """Bits per pixel that a distortion of 1 is worth, at the lowest and the highest quality.
 
     None where the bundle does not know it.
     """

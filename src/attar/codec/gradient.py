@@ -4,6 +4,7 @@
 
     latent, quality --synthesis--> image
     latent, quality, target, weight --of_squared_error--> image, half the gradient of the error by the latent
+    latent, quality, target, weight --of_value--> image, the gradient of a value of it by the latent, the value
     means, found, seed --pulled_back--> means, the gradient by found where seed is that by the means
 
 An encoder that seeks the best latent of one image needs to know how the image answers. The graph's own nodes and
@@ -15,6 +16,7 @@ round by nodes that ONNX Runtime computes once, when the network is loaded. Fiel
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,10 +26,25 @@ from attar.codec.container import write_varint
 from attar.codec.onnxfile import Graph, Node, Tensor, bodies, fields, read_graph
 from attar.codec.split import GRAPH, INITIALIZER, INPUT, NODE, OUTPUT, field
 
-__all__ = ["GRADIENT", "SEED", "TARGET", "WEIGHT", "UnknownGradientError", "of_squared_error", "pulled_back"]
+__all__ = [
+    "GRADIENT",
+    "SEED",
+    "TARGET",
+    "VALUE",
+    "WEIGHT",
+    "Tape",
+    "UnknownGradientError",
+    "of_squared_error",
+    "of_value",
+    "pulled_back",
+]
 
-TARGET, WEIGHT, SEED, GRADIENT = "gradient/target", "gradient/weight", "gradient/seed", "gradient/result"
-"""Names of the inputs and of the output that are added."""
+TARGET, WEIGHT, SEED = "gradient/target", "gradient/weight", "gradient/seed"
+"""Names of inputs that are added."""
+GRADIENT, VALUE = "gradient/result", "gradient/value"
+"""Names of outputs that are added."""
+PARTS = "parts of one axis"
+"""Slices that are followed as one, in place of a node's kind."""
 FLOAT, INT64 = 1, 7
 STEEP = 1e12
 """Makes of a rectifier's result something beyond 0 and 1, but for numbers that are as good as 0."""
@@ -64,30 +81,54 @@ def pulled_back(data: bytes, by: str, source: str) -> bytes:
     return _finished(data, by, tape, (SEED,))
 
 
-def _begun(data: bytes, by: str, source: str) -> tuple[_Tape, str]:
+def _begun(data: bytes, by: str, source: str) -> tuple[Tape, str]:
     graph = read_graph(data, source)
     if len(graph.outputs) != 1 or by not in graph.inputs:
         raise UnknownGradientError(f"{source}: expected one output, and an input {by}")
-    return _Tape(graph, by), graph.outputs[0]
+    return Tape(graph, by), graph.outputs[0]
 
 
-def _finished(data: bytes, by: str, tape: _Tape, added: Sequence[str]) -> bytes:
-    for node in reversed(tape.graph.nodes):
+def of_value(data: bytes, by: str, source: str, measure: Callable[[Tape, str], str]) -> bytes:
+    """The model whose outputs are that of ``data``, the gradient by ``by`` of a value of it, and that value.
+
+    ``measure`` computes the value, of shape (1, 1, 1, 1), from the output's name. It may use the inputs :data:`TARGET`
+    and :data:`WEIGHT`, which are added as in :func:`of_squared_error`; what clips and what raises is as there, too.
+    """
+    tape, output = _begun(data, by, source)
+    value = measure(tape, output)
+    tape.add("Identity", value, out=VALUE)
+    tape.give(value, tape.array(np.ones((1, 1, 1, 1), np.float32)))
+    return _finished(data, by, tape, (TARGET, WEIGHT), (GRADIENT, VALUE))
+
+
+def _finished(
+    data: bytes, by: str, tape: Tape, added: Sequence[str], results: Sequence[str] = (GRADIENT,)
+) -> bytes:
+    for node in reversed((*tape.graph.nodes, *tape.after)):
         tape.follow(node)
     tape.add("Identity", tape.total(by), out=GRADIENT)
-    return _extended(memoryview(data), tape, added)
+    return _extended(memoryview(data), tape, added, results)
 
 
-class _Tape:
-    """Collects the nodes of the gradient. ``depends``: tensors that the input has a say in."""
+class Tape:
+    """Collects nodes behind those of a graph: what is computed of its output, and the gradient.
+
+    ``depends``: tensors that the input has a say in. ``last``: the output, and what is the same in another order.
+    """
 
     def __init__(self, graph: Graph, by: str) -> None:
         self.graph = graph
         self.new: list[bytes] = []
         self.constants: list[bytes] = []
+        self.after: list[Node] = []
+        self.kernels: dict[str, tuple[int, ...]] = {}
         self.given: dict[str, list[str]] = {}
         self.count = 0
         self.depends = {by}
+        self.last = set(graph.outputs)
+        for node in reversed(graph.nodes):
+            if node.kind in ("Transpose", "Reshape", "Identity") and self.last.intersection(node.outputs):
+                self.last.add(node.inputs[0])
         for node in graph.nodes:
             if self.depends.intersection(node.inputs) and node.kind != "Shape":
                 self.depends |= set(node.outputs)
@@ -101,6 +142,28 @@ class _Tape:
         self.new.append(b"".join(parts + [_attribute(key, value) for key, value in attributes.items()]))
         return name
 
+    def compute(self, kind: str, *inputs: str, **attributes: int | Sequence[int]) -> str:
+        """:meth:`add` a node that the gradient goes back through."""
+        name = self.add(kind, *inputs, out="", **attributes)
+        kept = {key: value if isinstance(value, int) else tuple(value) for key, value in attributes.items()}
+        self._computed(Node(kind, inputs, (name,), kept))
+        return name
+
+    def parts(self, values: str, axis: int, sizes: Sequence[int]) -> list[str]:
+        """Consecutive parts of a tensor, all that the gradient goes back through."""
+        edges = [0, *np.cumsum(sizes).tolist()]
+        names = [
+            self.add("Slice", values, *(self.constant([number]) for number in (start, end, axis)))
+            for start, end in pairwise(edges)
+        ]
+        self._computed(Node(PARTS, (values,), tuple(names), {"axis": axis}))
+        return names
+
+    def _computed(self, node: Node) -> None:
+        self.after.append(node)
+        if self.depends.intersection(node.inputs):
+            self.depends |= set(node.outputs)
+
     def constant(self, values: Sequence[int] | float) -> str:
         """A constant: int64, or a float32 without dimensions."""
         return self.array(np.asarray(values, np.float32 if isinstance(values, float) else "<i8"))
@@ -109,6 +172,7 @@ class _Tape:
         """A constant of float32 or int64."""
         self.count += 1
         name = f"gradient/{self.count}"
+        self.kernels[name] = values.shape
         shape = b"".join(write_varint(1 << 3) + write_varint(side) for side in values.shape)
         kind = write_varint(2 << 3) + write_varint(FLOAT if values.dtype == np.float32 else INT64)
         self.constants.append(shape + kind + field(8, name.encode()) + field(9, values.tobytes()))
@@ -131,46 +195,88 @@ class _Tape:
         if not any(name in self.given for name in node.outputs):
             return
         rule = RULES.get(node.kind)
-        if rule is None or len(node.outputs) != 1:
+        if rule is None or (len(node.outputs) != 1 and node.kind != PARTS):
             raise UnknownGradientError(f"no gradient is known of {node.kind[:80]}")
         try:
-            rule(self, node, self.total(node.outputs[0]))
+            rule(self, node, self.total(node.outputs[0]) if node.kind != PARTS else "")
         except UnknownGradientError:
             raise
         except (LookupError, TypeError, ValueError) as error:
             raise UnknownGradientError(f"{node.kind}: arguments that are not understood") from error
 
 
-Rule = Callable[[_Tape, Node, str], None]
+Rule = Callable[[Tape, Node, str], None]
 
 
-def _sum(tape: _Tape, node: Node, gradient: str) -> None:
+def _sum(tape: Tape, node: Node, gradient: str) -> None:
     # What depends on the input has all positions and channels; what is broadcast to it does not depend.
     for name in node.inputs:
         tape.give(name, gradient)
 
 
-def _difference(tape: _Tape, node: Node, gradient: str) -> None:
+def _difference(tape: Tape, node: Node, gradient: str) -> None:
     first, second = node.inputs
     tape.give(first, gradient)
     if second in tape.depends:
         tape.give(second, tape.add("Neg", gradient))
 
 
-def _product(tape: _Tape, node: Node, gradient: str) -> None:
+def _product(tape: Tape, node: Node, gradient: str) -> None:
     first, second = node.inputs
     for name, other in ((first, second), (second, first)):
         if name in tape.depends:
             tape.give(name, tape.add("Mul", gradient, other))
 
 
-def _sigmoid(tape: _Tape, node: Node, gradient: str) -> None:
+def _quotient(tape: Tape, node: Node, gradient: str) -> None:
+    first, second = node.inputs
+    part = tape.add("Div", gradient, second)
+    tape.give(first, part)
+    if second in tape.depends:
+        tape.give(second, tape.add("Neg", tape.add("Mul", part, node.outputs[0])))
+
+
+def _power(tape: Tape, node: Node, gradient: str) -> None:
+    base, exponent = node.inputs
+    if exponent in tape.depends:
+        raise UnknownGradientError("an exponent that depends on the input")
+    slope = tape.add("Mul", exponent, tape.add("Div", node.outputs[0], base))
+    tape.give(base, tape.add("Mul", gradient, slope))
+
+
+def _mean(tape: Tape, node: Node, gradient: str) -> None:
+    """Of all positions of each channel."""
+    (values,), (result,) = node.inputs, node.outputs
+    count = tape.add("Div", tape.add("Size", values), tape.add("Size", result))
+    each = tape.add("Div", gradient, tape.add("Cast", count, to=FLOAT))
+    tape.give(values, tape.add("Expand", each, tape.add("Shape", values)))
+
+
+def _clip(tape: Tape, node: Node, gradient: str) -> None:
+    values, (result,) = node.inputs[0], node.outputs
+    if result not in tape.last:
+        inside = tape.add("Equal", result, values)
+        gradient = tape.add("Where", inside, gradient, tape.constant(0.0))
+    tape.give(values, gradient)
+
+
+def _parts(tape: Tape, node: Node, gradient: str) -> None:
+    del gradient
+    missing = tape.constant(0.0)
+    parts = [
+        tape.total(name) if name in tape.given else tape.add("Mul", name, missing) for name in node.outputs
+    ]
+    axis = node.attributes["axis"]
+    tape.give(node.inputs[0], tape.add("Concat", *parts, axis=axis if isinstance(axis, int) else 0))
+
+
+def _sigmoid(tape: Tape, node: Node, gradient: str) -> None:
     (result,) = node.outputs
     slope = tape.add("Mul", result, tape.add("Sub", tape.constant(1.0), result))
     tape.give(node.inputs[0], tape.add("Mul", gradient, slope))
 
 
-def _rectifier(tape: _Tape, node: Node, gradient: str) -> None:
+def _rectifier(tape: Tape, node: Node, gradient: str) -> None:
     slope = node.attributes.get("alpha", 0.01) if node.kind == "LeakyRelu" else 0.0
     if not isinstance(slope, float) or slope < 0:
         raise UnknownGradientError(f"a {node.kind} of slope {slope!r}")
@@ -188,16 +294,24 @@ def _rectifier(tape: _Tape, node: Node, gradient: str) -> None:
     tape.give(node.inputs[0], tape.add("Mul", gradient, slopes))
 
 
-def _convolution(tape: _Tape, node: Node, gradient: str) -> None:
+def _convolution(tape: Tape, node: Node, gradient: str) -> None:
     """A convolution with the kernel turned round, and inputs and outputs exchanged."""
     values, weight = node.inputs[:2]
     if weight in tape.depends or values not in tape.depends:
         raise UnknownGradientError("a kernel that depends on the input")
     (channels, per_group, *sides), groups = _kernel(tape, weight), node.attributes.get("group", 1)
-    pads = _many(node, "pads") or (0, 0, 0, 0)
+    pads, strides = _many(node, "pads") or (0, 0, 0, 0), _many(node, "strides")
+    if not isinstance(groups, int):
+        raise UnknownGradientError("a convolution in groups")
+    if (
+        strides == tuple(sides) and max(strides) > 1 and not any(pads)
+    ):  # of sides that are multiples of the steps
+        back = tape.add("ConvTranspose", gradient, weight, group=groups, strides=strides, kernel_shape=sides)
+        tape.give(values, back)
+        return
     stepless = all(set(_many(node, name)) <= {1} for name in ("strides", "dilations"))
     padded = len(pads) == 4 and node.attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
-    if not (stepless and padded and isinstance(groups, int)):
+    if not (stepless and padded):
         raise UnknownGradientError("a convolution with steps")
     if groups == 1:
         turned = tape.add("Transpose", weight, perm=(1, 0, 2, 3))
@@ -206,25 +320,25 @@ def _convolution(tape: _Tape, node: Node, gradient: str) -> None:
     else:
         raise UnknownGradientError("a convolution in groups")
     if any(side > 1 for side in sides):
-        back = [-1, -1], [-LARGEST, -LARGEST], [2, 3], [-1, -1]
-        turned = tape.add("Slice", turned, *(tape.constant(part) for part in back))
+        around = [-1, -1], [-LARGEST, -LARGEST], [2, 3], [-1, -1]
+        turned = tape.add("Slice", turned, *(tape.constant(part) for part in around))
     rest = [side - 1 - pad for side, pad in zip((*sides, *sides), pads, strict=True)]
     tape.give(values, tape.add("Conv", gradient, turned, group=groups, pads=rest, kernel_shape=sides))
 
 
-def _transpose(tape: _Tape, node: Node, gradient: str) -> None:
+def _transpose(tape: Tape, node: Node, gradient: str) -> None:
     order = node.attributes.get("perm")
     if not isinstance(order, tuple):
         raise UnknownGradientError("a transposition without its order")
     tape.give(node.inputs[0], tape.add("Transpose", gradient, perm=[int(k) for k in np.argsort(order)]))
 
 
-def _reshape(tape: _Tape, node: Node, gradient: str) -> None:
+def _reshape(tape: Tape, node: Node, gradient: str) -> None:
     values = node.inputs[0]
     tape.give(values, tape.add("Reshape", gradient, tape.add("Shape", values)))
 
 
-def _join(tape: _Tape, node: Node, gradient: str) -> None:
+def _join(tape: Tape, node: Node, gradient: str) -> None:
     axis = node.attributes.get("axis")
     if not isinstance(axis, int):
         raise UnknownGradientError("a Concat without its axis")
@@ -236,11 +350,11 @@ def _join(tape: _Tape, node: Node, gradient: str) -> None:
         start = end
 
 
-def _identity(tape: _Tape, node: Node, gradient: str) -> None:
+def _identity(tape: Tape, node: Node, gradient: str) -> None:
     tape.give(node.inputs[0], gradient)
 
 
-def _channels(tape: _Tape, name: str) -> int:
+def _channels(tape: Tape, name: str) -> int:
     """Channels of what a convolution makes; 0 for anything else."""
     for node in tape.graph.nodes:
         if name in node.outputs:
@@ -248,9 +362,11 @@ def _channels(tape: _Tape, name: str) -> int:
     return 0
 
 
-def _kernel(tape: _Tape, name: str) -> tuple[int, ...]:
+def _kernel(tape: Tape, name: str) -> tuple[int, ...]:
     """Shape of a constant, which may be cast from another type."""
     casts = {node.outputs[0]: node.inputs[0] for node in tape.graph.nodes if node.kind == "Cast"}
+    if name in tape.kernels:
+        return tape.kernels[name]
     constant = tape.graph.constants.get(casts.get(name, name))
     if not isinstance(constant, Tensor) or len(constant.shape) != 4:
         raise UnknownGradientError("a convolution whose kernel is no constant of an image's")
@@ -262,8 +378,8 @@ def _many(node: Node, name: str) -> tuple[int, ...]:
     return values if isinstance(values, tuple) else ()
 
 
-def _extended(model: memoryview, tape: _Tape, added: Sequence[str]) -> bytes:
-    """The model with what a tape has collected, and inputs of the output's shape."""
+def _extended(model: memoryview, tape: Tape, added: Sequence[str], results: Sequence[str]) -> bytes:
+    """The model with what a tape has collected, inputs of the output's shape, and further outputs."""
     parts = []
     for number, value in fields(model):
         body = bytes(value) if not isinstance(value, int) else b""
@@ -273,7 +389,7 @@ def _extended(model: memoryview, tape: _Tape, added: Sequence[str]) -> bytes:
             new = [field(NODE, node) for node in tape.new]
             new += [field(INITIALIZER, constant) for constant in tape.constants]
             new += [field(INPUT, field(1, name.encode()) + element) for name in added]
-            new.append(field(OUTPUT, field(1, GRADIENT.encode())))
+            new += [field(OUTPUT, field(1, name.encode())) for name in results]
             body += b"".join(new)
         parts.append(
             write_varint(number << 3) + write_varint(value) if isinstance(value, int) else field(number, body)
@@ -310,6 +426,10 @@ RULES: Mapping[str, Rule] = {
     "Concat": _join,
     "Squeeze": _reshape,
     "Identity": _identity,
-    "Clip": _identity,
+    "Clip": _clip,
+    "Div": _quotient,
+    "Pow": _power,
+    "GlobalAveragePool": _mean,
+    PARTS: _parts,
 }
 """Operations that can be followed back."""

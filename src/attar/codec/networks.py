@@ -15,6 +15,7 @@ from attar.codec.bundle import Bundle
 from attar.codec.manifest import Hyperprior
 from attar.codec.onnxfile import read_graph
 from attar.codec.reach import Reach, UnboundedError, reach_of
+from attar.codec.similarity import ms_ssim
 from attar.codec.split import split
 from attar.codec.tiling import Area, Kept, Plane, everything
 from attar.errors import BundleError
@@ -69,27 +70,37 @@ class Networks:
             raise BundleError(f"{self.bundle.source}: the network gave {result.dtype}; float32 expected")
         return result
 
-    def can_pull(self, name: str, by: str) -> bool:
+    def can_pull(self, name: str, by: str, scales: int = 0) -> bool:
         """Whether :meth:`pull` knows the gradient of a network by its input ``by``."""
         try:
-            self._pulling(name, by)
+            self._pulling(name, by, scales)
         except gradient.UnknownGradientError:
             return False
         return True
 
-    def pull(self, name: str, by: str, inputs: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
+    def pull(
+        self, name: str, by: str, inputs: Mapping[str, NDArray[Any]], scales: int = 0
+    ) -> tuple[Floats, ...]:
         """The output of a network, and a gradient by its input ``by``: see :mod:`attar.codec.gradient`.
 
-        Of the synthesis, that of the squared error; of the others, that of what the output's ``SEED`` says.
+        Of the synthesis, that of the squared error, or that of the similarity at so many ``scales``, which comes third;
+        of the others, that of what the output's ``SEED`` says.
         """
-        output, pulled = self._results(self._pulling(name, by), inputs, frugal=False)
-        return output, pulled
+        return tuple(self._results(self._pulling(name, by, scales), inputs, frugal=False))
 
-    def _pulling(self, name: str, by: str) -> str:
-        network = f"{name}, pulled back to {by}"
+    def _pulling(self, name: str, by: str, scales: int) -> str:
+        network = f"{name}, pulled back to {by}" + f" at {scales} scales" * bool(scales)
         if network not in self.sessions:
-            make = gradient.of_squared_error if name == "synthesis" else gradient.pulled_back
-            graph = make(self.bundle.graphs[name], by, f"{self.bundle.source}: {name}.onnx")
+            data, source = self.bundle.graphs[name], f"{self.bundle.source}: {name}.onnx"
+            if scales:
+                channels = self.bundle.manifest.channels
+                graph = gradient.of_value(
+                    data, by, source, lambda tape, output: ms_ssim(tape, output, channels, scales)
+                )
+            elif name == "synthesis":
+                graph = gradient.of_squared_error(data, by, source)
+            else:
+                graph = gradient.pulled_back(data, by, source)
             self.sessions[network] = self._session(graph, network)
         return network
 
