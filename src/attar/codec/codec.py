@@ -100,7 +100,7 @@ class Codec:
         ``image``: uint8 (H, W) or (H, W, 1 to 4), the last of 2 or 4 channels being alpha, a Pillow image,
         or an image file. ``quality``: 1 to 100 for a model of variable rate, 50 when None; a model with a
         single rate takes none. ``effort``: 0 to 9, the search for better symbols of this image: rounds for short
-        latents, :data:`attar.codec.annealing.STEPS` for hyperpriors trained for squared errors; other models have
+        latents, :data:`attar.codec.annealing.STEPS` for hyperpriors trained for ``mse`` or ``ms-ssim``; others have
         none. ``watch``: told ``(done, steps)`` by the latter. ``convert`` accepts what loses something
         (:func:`attar.codec.images.read`); ``strip`` drops the metadata. Raises :class:`ImageError` for an
         image that cannot be read, or that the model cannot take.
