@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attar.codec.gradient import TARGET, WEIGHT, Tape
+from attar.codec.gradient import TARGET, WEIGHT
+from attar.codec.tape import Tape
 
 __all__ = ["ms_ssim", "scales_of"]
 
