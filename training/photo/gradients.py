@@ -63,11 +63,11 @@ def compared(net: Any, image: Any, quality: float) -> dict[str, list[Any]]:
         coded = torch.round(net.hyper_analysis(latent))
 
     def loss(move: Any, training: bool) -> tuple[Any, Any]:
-        found, bits, _ = net._passes(latent + move, coded, training)
+        found, bits, _ = net._passes(latent + move, coded, level, training)
         error = torch.mean((net.synthesis([found, level]) - pixels / 255.0) ** 2)
         return bits.sum() / pixels[..., 0].numel() / root, 255.0**2 * error * root
 
-    residual, scale = rounded_at(net, latent, coded)
+    residual, scale = rounded_at(net, latent, coded, level)
     moves = [residual * ((scale >= low) & (scale < high)) for low, high in itertools.pairwise(EDGES)]
     told: dict[str, list[Any]] = {}
     with torch.no_grad():
@@ -85,7 +85,7 @@ def compared(net: Any, image: Any, quality: float) -> dict[str, list[Any]]:
     return told
 
 
-def rounded_at(net: Any, latent: Any, coded: Any) -> tuple[Any, Any]:
+def rounded_at(net: Any, latent: Any, coded: Any, level: Any) -> tuple[Any, Any]:
     """What is rounded, and the scale of its table, both of the latent's shape."""
     seen: list[Any] = []
     counted = net.bits
@@ -96,7 +96,7 @@ def rounded_at(net: Any, latent: Any, coded: Any) -> tuple[Any, Any]:
 
     net.bits = count
     with torch.no_grad():
-        found, _, symbols = net._passes(latent, coded, False)
+        found, _, symbols = net._passes(latent, coded, level, False)
     del net.bits
     return latent - (found - symbols), 1 / net._inverse(seen[-1])
 

@@ -3,7 +3,7 @@
 Stochastic Gumbel annealing (Yang, Bamler and Mandt 2020, arXiv:2006.04240). Every symbol is drawn softly from its two
 neighbours, at a temperature that falls, and the latent follows the gradient of bits + lambda * error by Adam:
 
-    first     symbols of the first pass, drawn from latent - mean
+    first     symbols of the first pass, drawn from (latent - mean) / step
     second    means of the second pass, as the first tells them; its symbols, drawn likewise
     image     of both; its error is pulled back to both, and through the means of the second to the first
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attar.codec import gradient
-from attar.codec.container import Header
+from attar.codec.container import Header, write_header
 from attar.codec.distortion import LOSSES, wrong_shape
 from attar.codec.hyperprior import HyperCoder, first_pass, rounded
 from attar.codec.tables import symbol_bits
@@ -76,7 +76,7 @@ class Annealer:
     ) -> None:
         self.coder, self.networks, self.image, self.plain = coder, coder.networks, image, plain
         self.size, self.quality = (header.height, header.width), levels([header.quality])
-        self.steps, self.watch = steps, watch
+        self.steps, self.watch, self.local = steps, watch, coder.steps(write_header(header))
         lowest, highest = _lambdas(coder) or (0.0, 0.0)
         level = float(self.quality[0])
         self.price = lowest ** (1 - level) * highest**level
@@ -136,7 +136,7 @@ class Annealer:
             mean += (1 - first) * (slope - mean)
             square += (1 - second) * (slope * slope - square)
             rate = pace * min(1.0, (1 - done) / 0.3 + 0.05) / (1 - first ** (step + 1))
-            values -= rate * mean / (np.sqrt(square / (1 - second ** (step + 1))) + np.float32(1e-8))
+            values -= rate * window.step * mean / (np.sqrt(square / (1 - second ** (step + 1))) + np.float32(1e-8))
             self.done += 1
             if self.watch:
                 self.watch(self.done, self.steps * self.windows)
@@ -173,7 +173,11 @@ class _Window:
             self.networks.run_on(name, area, given)[None].astype(np.float32)
             for name in ("hyper_scales", "hyper_means")
         )
-        self.index, self.mean = self._elements(self.scales), self._elements(self.means)
+        self.mean = self._elements(self.means)
+        # Chosen by the plain latent's hyper-latents, as what the encoder will choose.
+        index = np.clip(self._elements(self.scales), 0, of.coder.prior.scales - 1).astype(np.uint8)
+        self.shift = of.local.shift(index)
+        self.step, self.index = of.local.step(self.shift), self._shifted(index)
         pixels = area.scaled(of.coder.stride)
         target = of.image.read(pixels)[None].astype(np.float32) / np.float32(255)
         weight = np.zeros_like(target)
@@ -183,33 +187,34 @@ class _Window:
         self.error = loss(self.networks, of.quality, target, weight, of.price)
 
     def slope(self, values: Floats, draw: _Draw) -> Floats:
-        """Gradient of the cost in bits by the values (h, w, L), at one draw of all symbols."""
+        """Gradient of the cost in bits by the values (h, w, L) in steps, at one draw of all symbols."""
         first, index, mean = self.first, self.index, self.mean
         drawn, steep, bits = (np.zeros_like(values) for _ in range(3))
         out = _Drawn(drawn, steep, bits)
         self._draw(first, values, mean, index, draw, out)
-        known = np.where(first, drawn + mean, np.float32(0))
+        step = self.step
+        known = np.where(first, drawn * step + mean, np.float32(0))
         if self.coder.prior.context:
             index, mean = self._second(drawn, known)
             self._draw(~first, values, mean, index, draw, out)
-        pull = self._elements(self.error.slope((drawn + mean)[None]))
+        pull = self._elements(self.error.slope((drawn * step + mean)[None]))
         if self.coder.prior.context:
             # Symbols of the second pass that make up for another mean do so as far as they are drawn softly.
-            seed = np.where(first, np.float32(0), pull - (pull + bits) * steep)
+            seed = np.where(first, np.float32(0), pull - (pull + bits / step) * steep)
             seeds = {"means": self.means, "found": known[None], gradient.SEED: seed[None]}
             _, pulled = self.networks.pull("context_means", "found", seeds)
             pull = pull + np.where(first, self._elements(pulled), np.float32(0))
-        return np.asarray((pull + bits) * steep)
+        return np.asarray((pull * step + bits) * steep)
 
     def cost(self, values: Floats) -> float:
         """Bits of the nearest symbols, and what their error is worth."""
-        first, index, mean = self.first, self.index, self.mean
-        symbols = np.where(first, np.rint(values - mean), np.float32(0))
+        first, index, mean, step = self.first, self.index, self.mean, self.step
+        symbols = np.where(first, np.rint((values - mean) / step), np.float32(0))
         if self.coder.prior.context:
-            index, mean = self._second(symbols, np.where(first, symbols + mean, np.float32(0)))
-            symbols = np.where(first, symbols, np.rint(values - mean))
+            index, mean = self._second(symbols, np.where(first, symbols * step + mean, np.float32(0)))
+            symbols = np.where(first, symbols, np.rint((values - mean) / step))
         bits = self.of.bits[self._tables(index), _places(symbols)]
-        return float(bits.sum(dtype=np.float64) + self.error.cost((symbols + mean)[None]))
+        return float(bits.sum(dtype=np.float64) + self.error.cost((symbols * step + mean)[None]))
 
     def _second(self, symbols: Floats, known: Floats) -> tuple[Floats, Floats]:
         """Table indexes and means (h, w, L) of both passes, of the second as the first's symbols tell them."""
@@ -217,7 +222,7 @@ class _Window:
         index = self.networks.run("context_scales", {"scales": self.scales, "symbols": told})
         mean = self.networks.run("context_means", {"means": self.means, "found": known[None]})
         return (
-            np.where(self.first, self.index, self._elements(index)),
+            np.where(self.first, self.index, self._shifted(self._elements(index))),
             np.where(self.first, self.mean, self._elements(mean)),
         )
 
@@ -228,6 +233,10 @@ class _Window:
             raise wrong_shape(self.networks, values.shape, (1, *shape))
         return np.nan_to_num(values[0, ..., : shape[2]])
 
+    def _shifted(self, index: NDArray[Any]) -> Floats:
+        """Tables of the elements, as their steps make them."""
+        return self.of.local.shifted(index, self.shift).astype(np.float32)
+
     def _tables(self, index: Floats) -> NDArray[np.intp]:
         return np.clip(index, 0, self.coder.prior.scales - 1).astype(np.intp) + self.coder.prior.first_scale
 
@@ -235,8 +244,7 @@ class _Window:
         self, mask: NDArray[np.bool_], values: Floats, mean: Floats, index: Floats, draw: _Draw, out: _Drawn
     ) -> None:
         """Draw the symbols that are in ``mask``."""
-        value, mean, index = values[mask], mean[mask], index[mask]
-        part = value - mean
+        part, index = ((values - mean) / self.step)[mask], index[mask]
         below = np.floor(part)
         part = np.clip(part - below, np.float32(1e-4), np.float32(1 - 1e-4))
         noise = np.clip(draw.random.random(part.size, np.float32), np.float32(1e-6), np.float32(1 - 1e-6))

@@ -33,6 +33,8 @@ MAGIC = b"\xd7A\r\n"
 VERSION = 1
 MAX_PIXELS = 1 << 28
 """Default cap on width x height, checked before anything is allocated."""
+ANY_SIZE = 1 << 64
+"""Pixels: for what is too large to have been taken before."""
 MAX_SIDE = (1 << 31) - 1
 LAYOUTS = {1: "gray", 2: "gray and alpha", 3: "RGB", 4: "RGB and alpha"}
 """Channels of the image that was given to the encoder, alpha included."""

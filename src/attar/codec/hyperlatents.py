@@ -14,16 +14,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from attar.codec.container import read_header
+from attar.codec.container import ANY_SIZE, read_header
 from attar.codec.entropy import Section
 from attar.codec.manifest import HYPER_LEVELS, HYPER_PASSES, Hyperprior
 from attar.codec.networks import Networks
 from attar.errors import BundleError
 
 __all__ = ["HyperLatents", "grouped"]
-
-ANY_SIZE = 1 << 64
-"""Pixels: what is too large has been refused already."""
 
 Symbols = NDArray[np.int32]
 Indexes = NDArray[np.uint8]

@@ -7,9 +7,9 @@
     pass 1                            residuals r of the elements whose row + column + channel is even
     context_scales, context_means     table and mean of the others, from what pass 1 has told
     pass 2                            their residuals
-    latent = r + mean
+    latent = step r + mean
 
-Tables are chosen by the integer networks alone, whose outputs are the same on every machine; the means are
+The step is 1, or one of each position: see localsteps.py. Tables are chosen by the integer networks alone, whose outputs are the same on every machine; the means are
 floating-point numbers that only the pixels depend on. One walk serves the encoder and the decoder: planes of
 which every tile is made when it is read, so that neighbours are there by the time that a network sees them.
 """
@@ -26,6 +26,7 @@ from attar.codec.bits import Tally
 from attar.codec.entropy import Decoder, EntropyCoder, Section
 from attar.codec.hyperlatents import HyperLatents, grouped
 from attar.codec.latents import OpenLatent, join_streams, split_streams, tile_context, tile_count, tile_side
+from attar.codec.localsteps import Steps
 from attar.codec.manifest import Hyperprior, Manifest
 from attar.codec.networks import Networks
 from attar.codec.tables import INT32, Table
@@ -47,7 +48,7 @@ class HyperCoder:
     def __init__(
         self, manifest: Manifest, prior: Hyperprior, tables: Sequence[Table], networks: Networks
     ) -> None:
-        self.prior, self.networks, self.tables = prior, networks, tables
+        self.manifest, self.prior, self.networks, self.tables = manifest, prior, networks, tables
         self.stride = manifest.latent.stride or prior.stride
         self.coder = EntropyCoder(tables)
         self.name = manifest.name
@@ -75,7 +76,7 @@ class HyperCoder:
         rows of ``latent`` from a given one on are made from.
         """
         source = _Encoding(self, latent, header, told or latent, told_from)
-        walk = _Walk(self, latent.shape, source, tiled)
+        walk = _Walk(self, latent.shape, source, self.steps(header), tiled)
         streams = []
         for number, area in enumerate(everything(latent.shape).tiles(tile_side(self.stride))):
             if area.left == 0:
@@ -105,7 +106,12 @@ class HyperCoder:
         ``tally`` counts what the symbols cost.
         """
         streams = split_streams(body, tile_count(shape, self.stride))
-        return _OpenHyperLatent(_Walk(self, shape, _Decoding(self, streams, header, shape, tally), tiled))
+        source = _Decoding(self, streams, header, shape, tally)
+        return _OpenHyperLatent(_Walk(self, shape, source, self.steps(header), tiled))
+
+    def steps(self, header: bytes) -> Steps:
+        """The steps of quantisation of the file with this header."""
+        return Steps(self.manifest, self.prior, header)
 
     def grouped(self, index: Indexes, mask: Mask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places of the elements in ``mask`` sorted by scale, and the number of them that each table codes."""
@@ -118,7 +124,7 @@ class _Source(Protocol):
     def hyper(self, area: Area) -> Symbols:
         """Of a tile of the hyper-latent."""
 
-    def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
+    def residuals(self, area: Area, index: Indexes, mean: Floats, step: Floats, mask: Mask) -> Symbols:
         """Of the elements of a tile of the latent that are in ``mask``; the others are 0."""
 
     def done(self, area: Area) -> None:
@@ -152,8 +158,9 @@ class _Encoding:
         self.sections[tile] = self.hyper_latents.sections(symbols)
         return symbols
 
-    def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
-        symbols = np.where(mask, rounded(self.latent.read(area) - mean, self.coder.name), np.int32(0))
+    def residuals(self, area: Area, index: Indexes, mean: Floats, step: Floats, mask: Mask) -> Symbols:
+        residual = (self.latent.read(area) - mean) / step
+        symbols = np.where(mask, rounded(residual, self.coder.name), np.int32(0))
         places, counts = self.coder.grouped(index, mask)
         self.sections[area].append((symbols.ravel()[places], counts))
         return symbols
@@ -197,8 +204,8 @@ class _Decoding:
             self.tally.add_hyper(area, index, coded, self.ratio)
         return symbols
 
-    def residuals(self, area: Area, index: Indexes, mean: Floats, mask: Mask) -> Symbols:
-        del mean
+    def residuals(self, area: Area, index: Indexes, mean: Floats, step: Floats, mask: Mask) -> Symbols:
+        del mean, step
         places, counts = self.coder.grouped(index, mask)
         symbols = np.zeros(mask.shape, dtype=np.int32)
         symbols.ravel()[places] = self.decoders[area].take(counts)
@@ -219,7 +226,10 @@ class _Walk:
     ``tiled``: networks run on tiles, and what is not needed any more can be forgotten.
     """
 
-    def __init__(self, coder: HyperCoder, shape: tuple[int, ...], source: _Source, tiled: bool) -> None:
+    def __init__(
+        self, coder: HyperCoder, shape: tuple[int, ...], source: _Source, steps: Steps, tiled: bool
+    ) -> None:
+        self.steps = steps
         self.prior, self.networks, self.name = coder.prior, coder.networks, coder.name
         self.shape, self.source, self.tiled = shape, source, tiled
         self.tile, self.ratio = tile_side(coder.stride), coder.prior.stride // coder.stride
@@ -228,8 +238,9 @@ class _Walk:
         given = {"hyper_symbols": self.hyper}
         self.scales = self._plane("hyper_scales", given, keep=True)
         self.means = self._plane("hyper_means", given, keep=True)
+        self.shifts = self._kept_if_small((*shape[:2], 1), self._shift)
         self.first = Tiled(shape, np.float32, self.tile, self._first)
-        self.found = self._kept_if_small(self._found)
+        self.found = self._kept_if_small(shape, self._found)
         self.context_scales = self._plane("context_scales", {"scales": self.scales, "symbols": self.first})
         self.context_means = self._plane("context_means", {"means": self.means, "found": self.found})
         self.latent = Tiled(shape, np.float32, self.tile, self._latent)
@@ -283,9 +294,9 @@ class _Walk:
             return Tiled(self.shape, np.float32, side, make)
         return Derived(self.shape, make)
 
-    def _kept_if_small(self, make: Callable[[Area], Floats]) -> Plane:
+    def _kept_if_small(self, shape: tuple[int, ...], make: Callable[[Area], Floats]) -> Plane:
         """What is cheap to make again, and not worth its memory in a large image."""
-        return Derived(self.shape, make) if self.tiled else Tiled(self.shape, np.float32, self.tile, make)
+        return Derived(shape, make) if self.tiled else Tiled(shape, np.float32, self.tile, make)
 
     def _compact(self, values: NDArray[Any]) -> NDArray[Any]:
         """As it is kept: of a large image in 8 bits, where these hold it."""
@@ -297,21 +308,30 @@ class _Walk:
     def _first(self, area: Area) -> NDArray[Any]:
         """Residuals of the first pass."""
         self.hyper.read(Area(*(edge // self.ratio for edge in area)))  # coded before all else of the tile
-        index, mean = self._indexes(self.scales, area), self._means(self.means, area)
-        return self._compact(self.source.residuals(area, index, mean, self._first_pass(area)))
+        return self._compact(self._residuals(self.scales, self.means, area, self._first_pass(area)))
+
+    def _residuals(self, scales: Plane, means: Plane, area: Area, mask: Mask) -> Symbols:
+        """Symbols of the elements in ``mask``, whose tables and means two planes tell."""
+        shift = self.shifts.read(area)
+        index = self.steps.shifted(self._indexes(scales, area), shift)
+        return self.source.residuals(area, index, self._means(means, area), self.steps.step(shift), mask)
+
+    def _shift(self, area: Area) -> Floats:
+        """What is taken from the indexes of a position, integers (h, w, 1)."""
+        return self.steps.shift(self._indexes(self.scales, area)).astype(np.float32)
 
     def _found(self, area: Area) -> Floats:
         """The latent as the first pass tells it."""
-        known = self.first.read(area) + self.means.read(area)[..., : self.shape[2]]
+        step = self.steps.step(self.shifts.read(area))
+        known = self.first.read(area) * step + self.means.read(area)[..., : self.shape[2]]
         return np.where(self._first_pass(area), known, np.float32(0))
 
     def _latent(self, area: Area) -> Floats:
         latent, mask = self.found.read(area), self._first_pass(area)
         if self.prior.context:
-            index = self._indexes(self.context_scales, area)
-            mean = self._means(self.context_means, area)
-            residual = self.source.residuals(area, index, mean, ~mask).astype(np.float32)
-            latent = np.where(mask, latent, residual + mean)
+            mean, step = self._means(self.context_means, area), self.steps.step(self.shifts.read(area))
+            residual = self._residuals(self.context_scales, self.context_means, area, ~mask)
+            latent = np.where(mask, latent, residual.astype(np.float32) * step + mean)
         self.source.done(area)
         return latent
 

@@ -11,7 +11,17 @@ from typing import Any
 from attar.errors import BundleError
 from attar.plainjson import nearest
 
-__all__ = ["HYPER_LEVELS", "HYPER_PASSES", "Entropy", "Hyperprior", "Latent", "Manifest"]
+__all__ = [
+    "FRACTION_BITS",
+    "HYPER_LEVELS",
+    "HYPER_PASSES",
+    "WEIGHT_BITS",
+    "Entropy",
+    "Hyperprior",
+    "Latent",
+    "LocalSteps",
+    "Manifest",
+]
 
 FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -40,12 +50,42 @@ class Entropy:
 
 
 @dataclass(frozen=True)
+class LocalSteps:
+    """Integers that choose a position's step of quantisation: see :mod:`attar.codec.localsteps`.
+
+    ``weights``: of the table index of each latent channel, in units of ``2**-WEIGHT_BITS``. ``gains`` of their sum,
+    and ``offsets``: one for each quality; an offset, and a gain times a weight, count ``2**-FRACTION_BITS``.
+    ``unit``: natural logarithm of the ratio of two steps, and of two scales.
+    """
+
+    weights: tuple[int, ...]
+    gains: tuple[int, ...]
+    offsets: tuple[int, ...]
+    unit: float
+
+    def fits(self, channels: int, qualities: int) -> bool:
+        """Whether all is in range, so that no sum leaves 64 bits."""
+        bounds = ((self.weights, channels, 20), (self.gains, qualities, 16), (self.offsets, qualities, 44))
+        return (
+            all(
+                isinstance(values, tuple)
+                and len(values) == count
+                and all(type(value) is int and abs(value) <= 1 << bits for value in values)
+                for values, count, bits in bounds
+            )
+            and type(self.unit) is float
+            and 0 < self.unit <= 1
+        )
+
+
+@dataclass(frozen=True)
 class Hyperprior:
     """How symbols find their table, when networks choose it.
 
     ``channels`` and ``stride``: of the hyper-latent, as in :class:`Latent`. ``hyper_tables``: number of its
     tables, which come first, and of which a network chooses in four passes; 0 for one table for each channel.
     ``scales``: number of the latent's tables, which follow. ``context``: whether the latent is coded in two passes.
+    ``steps``: what chooses steps of quantisation, or None where all are 1.
     """
 
     channels: int
@@ -53,6 +93,7 @@ class Hyperprior:
     scales: int
     context: bool
     hyper_tables: int = 0
+    steps: LocalSteps | None = None
     kind: str = "hyperprior"
 
     @property
@@ -66,6 +107,8 @@ TILE_PIXELS = 1024
 MOST_HYPER_TABLES = 256
 HYPER_PASSES = 4
 """Sections of a hyper-latent whose tables a network chooses."""
+WEIGHT_BITS, FRACTION_BITS = 20, 32
+"""Of :class:`LocalSteps`."""
 HYPER_LEVELS = 8
 """Qualities that this network cannot tell apart."""
 
@@ -122,7 +165,10 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The document that :meth:`from_json` reads."""
-        return asdict(self)
+        document = asdict(self)
+        if document["entropy"].get("steps", 0) is None:  # so that what knows no steps reads it, too
+            del document["entropy"]["steps"]
+        return document
 
     @classmethod
     def from_json(cls, document: object, source: str) -> Manifest:
@@ -134,7 +180,11 @@ class Manifest:
         entropy = ENTROPY_KINDS.get(kind, Entropy) if isinstance(kind, str) else Entropy
         for name, part in (("latent", Latent), ("entropy", entropy)):
             if name in values:
-                values[name] = _build(part, _known(part, values[name], f"{name}.", faults))
+                members = _known(part, values[name], f"{name}.", faults)
+                if isinstance(steps := members.get("steps"), dict):
+                    known = _known(LocalSteps, steps, "entropy.steps.", faults)
+                    members["steps"] = _build(LocalSteps, known)
+                values[name] = _build(part, members)
         for name in ("size", "qualities"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
@@ -167,6 +217,7 @@ class Manifest:
         return (
             entropy.kind == "hyperprior"
             and type(entropy.context) is bool
+            and self._steps_fit(entropy.steps)
             and _is_int(entropy.channels, 4096)
             and _is_int(entropy.scales, 256)
             and type(entropy.hyper_tables) is int
@@ -178,6 +229,11 @@ class Manifest:
             and self.multiple % entropy.stride == 0
             and entropy.stride % (stride or 1) == 0
         )
+
+    def _steps_fit(self, steps: object) -> bool:
+        count = self.qualities[1] - self.qualities[0] + 1 if _is_range(self.qualities) else 1  # type: ignore[index]
+        fits = isinstance(steps, LocalSteps) and _is_int(self.latent.channels, 4096)
+        return steps is None or (fits and steps.fits(self.latent.channels, count))  # type: ignore[attr-defined]
 
     def _latent_fits(self) -> bool:
         latent = self.latent
@@ -241,7 +297,8 @@ RULES: tuple[tuple[str, Callable[[Manifest], bool], str], ...] = (
         "entropy",
         lambda m: m._entropy_fits(),
         f"kind {' or '.join(ENTROPY_KINDS)}, the latter with channels 1 to 4096, scales 1 to 256, hyper_tables 0 "
-        "to 256, a context that is true or false, and a stride between latent.stride and multiple that divides 1024",
+        "to 256, a context that is true or false, a stride between latent.stride and multiple that divides 1024, and "
+        "steps, if any, of a weight for each latent channel, a gain and an offset for each quality, and a unit",
     ),
     (
         "qualities",

@@ -275,7 +275,7 @@ class QualityGain(_ByQuality):
     def call(self, inputs: tuple[Any, Any]) -> Any:
         """Values (B, H, W, C) and quality (B,) in 0..1 -> values times gains, float32 (B, H, W, C)."""
         values, quality = inputs
-        gains = ops.exp(_between_levels(self.log_gains, quality))  # (B, C)
+        gains = ops.exp(between_levels(self.log_gains, quality))  # (B, C)
         return ops.cast(values, "float32") * gains[:, None, None, :]
 
     def get_config(self) -> dict[str, Any]:
@@ -302,10 +302,10 @@ class QualityShift(_ByQuality):
     def call(self, inputs: tuple[Any, Any]) -> Any:
         """Values (B, H, W, C) and quality (B,) in 0..1 -> values plus the shift, float32 (B, H, W, C)."""
         values, quality = inputs
-        return ops.cast(values, "float32") + _between_levels(self.shifts, quality)[:, None, None, :]
+        return ops.cast(values, "float32") + between_levels(self.shifts, quality)[:, None, None, :]
 
 
-def _between_levels(table: Any, quality: Any) -> Any:
+def between_levels(table: Any, quality: Any) -> Any:
     """Rows of a table (levels, C), linear between neighbours, for qualities (B,) in 0..1 -> (B, C)."""
     count = int(table.shape[0])
     place = ops.expand_dims(ops.cast(quality, "float32"), -1) * (count - 1.0)  # (B, 1)

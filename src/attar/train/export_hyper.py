@@ -27,6 +27,7 @@ from attar.train.tensors import to_numpy
 
 OUTPUTS = {"analysis": "latent", "hyper_analysis": "hyper_latent", "synthesis": "image"}
 INTEGER_PARTS = ("hyper_prior", "hyper_scales", "context_scales")
+QUALITIES = 1, 100
 FULL_TOLERANCE, HALF_TOLERANCE = 1e-4, 6e-3
 """Largest difference to the trained network, relative to its largest value where that is above 1."""
 EXTREMES = 3 * 127
@@ -42,7 +43,11 @@ def entropy(net: HyperNetwork) -> Hyperprior:
     """What the manifest says of the prior."""
     channels = int(net.hyper_analysis.output_shape[-1])
     tables = hyperlatents.TABLES if net.hyper_prior else 0
-    return Hyperprior(channels, net.strides[1], net.options["scales"], net.context_scales is not None, tables)
+    steps = None
+    if net.local_steps is not None:
+        steps = net.local_steps.exported(QUALITIES[1] if net.has_qualities else 1, net.scale_step)
+    context = net.context_scales is not None
+    return Hyperprior(channels, net.strides[1], net.options["scales"], context, tables, steps)
 
 
 def tables(net: HyperNetwork, make: Any) -> list[Table]:
@@ -220,7 +225,7 @@ class _Scales:
 
 def about(net: HyperNetwork) -> dict[str, Any]:
     """Members of the manifest that a hyperprior adds."""
-    return {"entropy": entropy(net), "qualities": (1, 100) if net.has_qualities else None}
+    return {"entropy": entropy(net), "qualities": QUALITIES if net.has_qualities else None}
 
 
 def check_files(net: HyperNetwork, data: bytes, batches: Sequence[np.ndarray]) -> None:

@@ -4,9 +4,9 @@
 
     image, quality --analysis--> y --hyper_analysis--> z --round--> z^ --+--hyper_scales (integers)--> S
                                                                          +--hyper_means (float)------> M
-    first pass   table S[..:L], mean M[..:L]          r = round(y - mean) where row + column + channel is even
+    first pass   table S[..:L], mean M[..:L]          r = round((y - mean) / step) where row + column + channel is even
     second pass  S and |r| --context_scales (integers)--> table;   M and r + mean --context_means--> mean
-    r + mean of both passes = y^ --synthesis, quality--> image
+    step r + mean of both passes = y^ --synthesis, quality--> image
 
 Mean and scale from a hyper-latent: Minnen et al. 2018 (arXiv:1809.02736). Two passes: He et al. 2021
 (arXiv:2103.15306), with a checkerboard that alternates from channel to channel (Li et al. 2022,
@@ -28,12 +28,13 @@ from keras import ops
 
 from attar import spec as specs
 from attar.errors import SpecError
-from attar.train import hyperlatents, layers, network
+from attar.train import hyperlatents, layers, localsteps, network
 from attar.train.integer import (
     AddIndex,
     IntegerConv2D,
     IntegerDepthwiseConv2D,
     IntegerInput,
+    straight_through,
 )
 from attar.train.network import Forward
 from attar.train.rounding import crossing, quantise, rate
@@ -45,10 +46,12 @@ OPTIONS = {
     "scales": 64,
     "smallest_scale": 0.05,
     "largest_scale": 40.0,
+    "steps": 0,
     "lambda": (0.0012, 0.16),
 }
 """``components`` and ``spread``: of the hyper-latents' factorized prior. ``scales``: tables for the
 latents, whose logistic scales run from ``smallest_scale`` to ``largest_scale``, evenly in the logarithm.
+``steps``: levels of quality of the steps of quantisation that a position's tables choose; 0: all steps are 1.
 ``lambda``: weights of the distortion at quality 0 and 1 (255^2 MSE per bit per pixel); equal ones make a
 model of a single rate."""
 BLOCKS = ("hyper_encoder", "hyper_decoder", "hyper_scales")
@@ -78,6 +81,9 @@ class HyperNetwork(network.Network):
         self.context_means = parts.get("context_means")
         self.hyper_prior, self.hyper_choice = parts.get("hyper_prior"), parts.get("hyper_choice")
         self.options = dict(options)
+        self.local_steps = localsteps.LocalSteps(options["steps"], name="steps") if options["steps"] else None
+        if self.local_steps is not None:
+            self.local_steps.build((None, None, None, self.latent_channels))
         self.random = keras.random.SeedGenerator(seed)
 
     @property
@@ -99,6 +105,12 @@ class HyperNetwork(network.Network):
     def prior_parts(self) -> frozenset[str]:
         """The networks that only choose tables."""
         return frozenset({"hyper_prior", "hyper_scales", "context_scales"})
+
+    def train_only(self, what: str) -> None:
+        """See the base; steps belong to the encoder, as what they cost and save is not seen by the tables alone."""
+        super().train_only(what)
+        if self.local_steps is not None:
+            self.local_steps.trainable = what == "encoder"
 
     @property
     def latent_channels(self) -> int:
@@ -142,7 +154,7 @@ class HyperNetwork(network.Network):
         hyper = ops.cast(self.hyper_analysis(latent, training=training), "float32")
         coded = quantise(hyper, training)
         spent = _total(rate(hyper, self.hyper_bits(coded, quality, training), training))
-        found, bits, symbols = self._passes(latent, coded, training)
+        found, bits, symbols = self._passes(latent, coded, quality, training)
         image = self.synthesis([found, quality], training=training)
         return Forward(image, spent + bits, symbols, self.lambdas(quality))
 
@@ -155,7 +167,7 @@ class HyperNetwork(network.Network):
         parts = prior.parts(hyperlatents.run(self.hyper_choice, symbols, level, training), training)
         return lambda values: prior.bits(values, *parts)
 
-    def _passes(self, latent: Any, hyper: Any, training: bool) -> tuple[Any, Any, Any]:
+    def _passes(self, latent: Any, hyper: Any, quality: Any, training: bool) -> tuple[Any, Any, Any]:
         """Latent as the decoder gets it (B, h, w, L), its bits (B,), and the symbols (B, h, w, L)."""
         channels = self.latent_channels
         scales, means = (
@@ -163,34 +175,49 @@ class HyperNetwork(network.Network):
             self.hyper_means(hyper, training=training),
         )
         index, mean = scales[..., :channels], ops.cast(means[..., :channels], "float32")
-        residual = latent - mean
-        if self.context_scales is None or self.context_means is None:
-            proxy = self._proxy(latent, mean, index, training)
-            rounded = quantise(residual, training, proxy)
-            return rounded + mean, _total(self._rate(residual, index, training, proxy)), rounded
-        first = checkerboard(*latent.shape[1:])
-        symbols = first * quantise(residual, training, self._proxy(latent, mean, index, training))
-        found = symbols + first * mean
-        index = first * index + (1 - first) * self.context_scales([scales, symbols], training=training)
-        shifted = ops.cast(self.context_means([means, found], training=training), "float32")
-        mean = first * mean + (1 - first) * shifted
-        residual, proxy = latent - mean, self._proxy(latent, mean, index, training)
-        rounded = quantise(residual, training, proxy)
-        bits = self._rate(residual, index, training, proxy)
-        return found + (1 - first) * (rounded + mean), _total(bits), rounded
+        shift: Any = 0.0
+        if self.local_steps is not None:
+            shift = self.local_steps(index, quality, training=training)
+        step = ops.exp(shift * self.scale_step)
 
-    def _rate(self, residuals: Any, index: Any, training: bool, proxy: Any) -> Any:
-        return rate(residuals, lambda symbols: self.bits(symbols, index), training, proxy)
+        def tables(index: Any) -> Any:
+            if self.local_steps is None:
+                return index
+            inside = ops.clip(index - shift, 0, self.options["scales"] - 1)
+            return straight_through(inside, index - shift) if training else inside
 
-    def _proxy(self, latent: Any, mean: Any, index: Any, training: bool) -> Any:
+        def residuals(mean: Any, index: Any) -> tuple[Any, Any, Any]:
+            residual = (latent - mean) / step
+            proxy = self._proxy(latent, mean, step, index) if training else None
+            return residual, quantise(residual, training, proxy), proxy
+
+        index = tables(index)
+        residual, symbols, proxy = residuals(mean, index)
+        if self.context_scales is not None and self.context_means is not None:
+            first = checkerboard(*latent.shape[1:])
+            symbols = first * symbols
+            found = symbols * step + first * mean
+            second = tables(self.context_scales([scales, symbols], training=training))
+            index = first * index + (1 - first) * second
+            shifted = ops.cast(self.context_means([means, found], training=training), "float32")
+            mean = first * mean + (1 - first) * shifted
+            residual, symbols, proxy = residuals(mean, index)
+            found = found + (1 - first) * (symbols * step + mean)
+        else:
+            found = symbols * step + mean
+        bits = rate(residual, lambda values: self.bits(values, index), training, proxy)
+        return found, _total(bits), symbols
+
+    def _proxy(self, latent: Any, mean: Any, step: Any, index: Any) -> Any:
         """What stands for the rounded residual in gradients.
 
         A mean gets the plain one, which fits it to the median of the latent's values: in a sparse channel the
         true gradient, through what the decoder makes of it, is mostly noise.
         """
-        if not training:
-            return None
-        return crossing(latent - mean, self._inverse(index)) * latent - mean
+        unit = ops.stop_gradient(step)
+        residual = ops.stop_gradient((latent - mean) / step)
+        share = crossing(residual, self._inverse(index))
+        return share * (latent / unit - residual * ops.log(step)) - mean / unit
 
     def _inverse(self, index: Any) -> Any:
         """Inverse of the scale that ``index`` names."""
@@ -329,7 +356,7 @@ def _options(spec: specs.ModelSpec) -> dict[str, Any]:
     ]
     if sum(name in spec.blocks for name in CONTEXT_BLOCKS) == 1:
         faults.append(f"expected both blocks {' and '.join(CONTEXT_BLOCKS)}, or none of them")
-    for key, lowest, highest in (("components", 1, 16), ("scales", 2, 256)):
+    for key, lowest, highest in (("components", 1, 16), ("scales", 2, 256), ("steps", 0, 64)):
         value = options[key]
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
             faults.append(f"entropy.{key}: {value!r}, expected a whole number from {lowest} to {highest}")
