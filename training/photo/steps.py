@@ -1,8 +1,8 @@
 """Give a checkpoint steps of quantisation by place: python training/photo/steps.py CKPT DATASET OUT --gain 0.9.
 
 ``"steps": 16`` in the ``entropy`` of its model.json, and gains and offsets that leave a place of mean detail, as the
-validation images have it at each quality, a step of 1. ``--gain``: the exponent by which steps grow with the mean of the
-scales; several are for qualities from lowest to highest. What OUT codes is what CKPT does where all gains are 0.
+validation images have it at each quality, a step of 1. ``--gain``: the exponent by which steps grow with the mean
+of the scales; several are for qualities from lowest to highest. Where all are 0, OUT codes what CKPT does.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def main() -> None:
     gains = np.interp(np.linspace(0, 1, LEVELS), np.linspace(0, 1, len(given.gain)), given.gain)
     net.local_steps.set(gains, -gains * means)
     record = {key: value for key, value in kept.record.items() if key != "format"}
-    checkpoint.save(given.out, checkpoint.weights(net), {**record, "model": document, "digest": spec.digest()})
+    checkpoint.save(
+        given.out, checkpoint.weights(net), {**record, "model": document, "digest": spec.digest()}
+    )
     print(f"{given.out}: mean table", " ".join(f"{mean:.2f}" for mean in means))
 
 

@@ -136,7 +136,9 @@ class Annealer:
             mean += (1 - first) * (slope - mean)
             square += (1 - second) * (slope * slope - square)
             rate = pace * min(1.0, (1 - done) / 0.3 + 0.05) / (1 - first ** (step + 1))
-            values -= rate * window.step * mean / (np.sqrt(square / (1 - second ** (step + 1))) + np.float32(1e-8))
+            values -= (
+                rate * window.step * mean / (np.sqrt(square / (1 - second ** (step + 1))) + np.float32(1e-8))
+            )
             self.done += 1
             if self.watch:
                 self.watch(self.done, self.steps * self.windows)

@@ -9,9 +9,10 @@
     pass 2                            their residuals
     latent = step r + mean
 
-The step is 1, or one of each position: see localsteps.py. Tables are chosen by the integer networks alone, whose outputs are the same on every machine; the means are
-floating-point numbers that only the pixels depend on. One walk serves the encoder and the decoder: planes of
-which every tile is made when it is read, so that neighbours are there by the time that a network sees them.
+The step is 1, or one of each position: see localsteps.py. Tables are chosen by the integer networks alone, whose
+outputs are the same on every machine; the means are floating-point numbers that only the pixels depend on. One walk
+serves the encoder and the decoder: planes of which every tile is made when it is read, so that neighbours are there by
+the time that a network sees them.
 """
 
 from __future__ import annotations

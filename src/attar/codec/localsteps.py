@@ -44,11 +44,15 @@ class Steps:
             return np.zeros((*index.shape[:2], 1), np.int64)
         total = self.gain * (index.astype(np.int64) @ self.weights) + self.offset
         found = (total + (1 << (FRACTION_BITS - 1))) >> FRACTION_BITS
-        return np.clip(found, -LARGEST_SHIFT, LARGEST_SHIFT)[..., None]
+        shift: Shift = np.clip(found, -LARGEST_SHIFT, LARGEST_SHIFT)[..., None]
+        return shift
 
     def step(self, shift: NDArray[np.number]) -> NDArray[np.float32]:
         """Steps of shifts, each (h, w, 1)."""
-        return np.exp((0.0 if self.local is None else self.local.unit) * shift).astype(np.float32)
+        steps: NDArray[np.float32] = np.exp((self.local.unit if self.local else 0.0) * shift).astype(
+            np.float32
+        )
+        return steps
 
     def shifted(self, index: Indexes, shift: NDArray[np.number]) -> Indexes:
         """The tables that code elements (h, w, L), whose indexes know nothing of steps."""

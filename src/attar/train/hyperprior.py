@@ -27,8 +27,7 @@ import numpy as np
 from keras import ops
 
 from attar import spec as specs
-from attar.errors import SpecError
-from attar.train import hyperlatents, layers, localsteps, network
+from attar.train import hyperlatents, hyperoptions, layers, localsteps, network
 from attar.train.integer import (
     AddIndex,
     IntegerConv2D,
@@ -39,23 +38,6 @@ from attar.train.integer import (
 from attar.train.network import Forward
 from attar.train.rounding import crossing, quantise, rate
 
-OPTIONS = {
-    "kind": "hyperprior",
-    "components": 3,
-    "spread": 3.0,
-    "scales": 64,
-    "smallest_scale": 0.05,
-    "largest_scale": 40.0,
-    "steps": 0,
-    "lambda": (0.0012, 0.16),
-}
-"""``components`` and ``spread``: of the hyper-latents' factorized prior. ``scales``: tables for the
-latents, whose logistic scales run from ``smallest_scale`` to ``largest_scale``, evenly in the logarithm.
-``steps``: levels of quality of the steps of quantisation that a position's tables choose; 0: all steps are 1.
-``lambda``: weights of the distortion at quality 0 and 1 (255^2 MSE per bit per pixel); equal ones make a
-model of a single rate."""
-BLOCKS = ("hyper_encoder", "hyper_decoder", "hyper_scales")
-CONTEXT_BLOCKS = ("context", "context_scales")
 DEFAULT_QUALITY = 49 / 99
 """What is validated where nobody names a quality: that of ``attar compress``, 50 of 1..100."""
 
@@ -266,7 +248,7 @@ def checkerboard(height: int, width: int, channels: int) -> Any:
 
 def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:
     """Build the network; :func:`attar.train.network.build` calls this. Raises SpecError."""
-    options = _options(spec)
+    options = hyperoptions.options_of(spec)
     chain = network.chain
     with network.policy(dtype):
         chains = network.make_layers(spec)
@@ -292,7 +274,7 @@ def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:
         z = given(hyper.shape, "hyper_symbols")
         means = part("hyper_means", z, chain(z, chains["hyper_decoder"], spec))
         channels = int(latent.shape[-1])
-        _check_widths(spec, channels, scales, means, options)
+        hyperoptions.check_widths(spec, channels, scales, means, options)
         if "context" in chains:
             known, symbols = given(scales.shape, "scales"), given(latent.shape, "symbols")
             magnitude = IntegerInput(magnitude=True, name="context_input")(symbols)
@@ -311,7 +293,7 @@ def build(spec: specs.ModelSpec, seed: int | None, dtype: str) -> HyperNetwork:
                 keras.layers.Concatenate(name="context_input_means")([known, found]), chains["context"], spec
             )
             part("context_means", [known, found], AddMean(name="context_mean")([known, shift]))
-            _check_context(spec, channels, delta, shift)
+            hyperoptions.check_context(spec, channels, delta, shift)
         values = given(latent.shape, "latent")
         out = chain(values, chains["decoder"], spec, quality)
         part("synthesis", [values, quality], layers.ClipToUnit(name="clip_to_unit", dtype="float32")(out))
@@ -341,75 +323,3 @@ class AddMean(keras.layers.Layer):
 
 def _total(bits: Any) -> Any:
     return ops.sum(bits, axis=(1, 2, 3))
-
-
-def _options(spec: specs.ModelSpec) -> dict[str, Any]:
-    """The ``entropy`` object over its defaults, checked, and that the blocks are there."""
-    options = {**OPTIONS, **spec.entropy}
-    faults = [
-        f"entropy.{key}: unknown key, expected one of {', '.join(OPTIONS)}"
-        for key in options
-        if key not in OPTIONS
-    ]
-    faults += [
-        f"the block {name} is missing, which a hyperprior needs" for name in BLOCKS if name not in spec.blocks
-    ]
-    if sum(name in spec.blocks for name in CONTEXT_BLOCKS) == 1:
-        faults.append(f"expected both blocks {' and '.join(CONTEXT_BLOCKS)}, or none of them")
-    for key, lowest, highest in (("components", 1, 16), ("scales", 2, 256), ("steps", 0, 64)):
-        value = options[key]
-        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-            faults.append(f"entropy.{key}: {value!r}, expected a whole number from {lowest} to {highest}")
-    numbers = {key: options[key] for key in ("spread", "smallest_scale", "largest_scale")}
-    ends = options["lambda"] if isinstance(options["lambda"], (list, tuple)) else (None,)
-    numbers |= {f"lambda[{i}]": end for i, end in enumerate(ends)}
-    wrong = [key for key, value in numbers.items() if not _positive(value)]
-    faults += [f"entropy.{key}: {numbers[key]!r}, expected a number above 0 and below 10000" for key in wrong]
-    if not wrong and (len(ends) != 2 or ends[0] > ends[1]):
-        faults.append(f"entropy.lambda: {options['lambda']!r}, expected [lowest, highest]")
-    if not wrong and options["smallest_scale"] >= options["largest_scale"]:
-        faults.append("entropy.smallest_scale: expected less than largest_scale")
-    if faults:
-        raise SpecError(spec.name, faults)
-    return options
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e4
-
-
-def _check_widths(
-    spec: specs.ModelSpec, channels: int, scales: Any, means: Any, options: Mapping[str, Any]
-) -> None:
-    """Both hyper blocks give the latent's channels at least, and what chooses a table is made of integers."""
-    faults = [
-        f"{spec.blocks[block][-1].path}: gives {tensor.shape[-1]} channels, "
-        f"expected at least the latent's {channels}"
-        for block, tensor in (("hyper_scales", scales), ("hyper_decoder", means))
-        if len(tensor.shape) != 4 or int(tensor.shape[-1]) < channels
-    ]
-    for block in ("hyper_prior", "hyper_scales", "context_scales"):
-        allowed = ("IntegerConv2D", "IntegerDepthwiseConv2D", "PixelShuffle", "PixelUnshuffle")
-        faults += [
-            f"{layer.path}: only {', '.join(allowed)} compute in integers and may choose a table"
-            for layer in spec.blocks.get(block, ())
-            if layer.kind not in allowed
-        ]
-    last = spec.blocks["hyper_scales"][-1]
-    if (last.arguments.get("minimum", 0), last.arguments.get("maximum")) != (0, options["scales"] - 1):
-        faults.append(
-            f"{last.path}: expected minimum 0 and maximum {options['scales'] - 1}, "
-            "one less than entropy.scales"
-        )
-    if faults:
-        raise SpecError(spec.name, faults)
-
-
-def _check_context(spec: specs.ModelSpec, channels: int, delta: Any, shift: Any) -> None:
-    faults = [
-        f"{spec.blocks[block][-1].path}: gives {tensor.shape[-1]} channels, expected the latent's {channels}"
-        for block, tensor in (("context_scales", delta), ("context", shift))
-        if int(tensor.shape[-1]) != channels
-    ]
-    if faults:
-        raise SpecError(spec.name, faults)

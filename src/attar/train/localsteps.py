@@ -40,7 +40,11 @@ class LocalSteps(keras.layers.Layer):
 
     def build(self, shape: Any) -> None:
         """Make relative weights (L,), gains (levels, 1) and offsets (levels, 1)."""
-        for name, size in (("weights", (int(shape[-1]),)), ("gains", (self.levels, 1)), ("offsets", (self.levels, 1))):
+        for name, size in (
+            ("weights", (int(shape[-1]),)),
+            ("gains", (self.levels, 1)),
+            ("offsets", (self.levels, 1)),
+        ):
             start = "ones" if name == "weights" else "zeros"
             setattr(self, f"local_{name}", self.add_weight(name=name, shape=size, initializer=start))
 
@@ -63,7 +67,9 @@ class LocalSteps(keras.layers.Layer):
     def exported(self, qualities: int, unit: float) -> manifest.LocalSteps:
         """As a bundle has it, for so many qualities."""
         weights = to_numpy(self.local_weights).astype(np.float64) / self.local_weights.shape[0]
-        quality = np.linspace(0, 1, qualities).astype(np.float32) if qualities > 1 else np.zeros(1, np.float32)
+        quality = (
+            np.linspace(0, 1, qualities).astype(np.float32) if qualities > 1 else np.zeros(1, np.float32)
+        )
         gains, offsets = (
             PACE * to_numpy(between_levels(values, quality)).astype(np.float64)[:, 0]
             for values in (self.local_gains, self.local_offsets)
