@@ -176,7 +176,7 @@ class _Window:
             for name in ("hyper_scales", "hyper_means")
         )
         self.mean = self._elements(self.means)
-        # Chosen by the plain latent's hyper-latents, as what the encoder will choose.
+        # The encoder is told the same hyper-latents, and so will choose the same steps.
         index = np.clip(self._elements(self.scales), 0, of.coder.prior.scales - 1).astype(np.uint8)
         self.shift = of.local.shift(index)
         self.step, self.index = of.local.step(self.shift), self._shifted(index)
