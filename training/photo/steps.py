@@ -2,7 +2,8 @@
 
 ``"steps": 16`` in the ``entropy`` of its model.json, and gains and offsets that leave a place of mean detail, as the
 validation images have it at each quality, a step of 1. ``--gain``: the exponent by which steps grow with the mean
-of the scales; several are for qualities from lowest to highest. Where all are 0, OUT codes what CKPT does.
+of the scales. ``--offset``: tables by which all steps are coarser, for rates as they were. Several of either are for
+qualities from lowest to highest. Where all are 0, OUT codes what CKPT does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> None:
     for name in ("ckpt", "dataset", "out"):
         parser.add_argument(name)
     parser.add_argument("--gain", type=float, nargs="+", default=[0.9])
+    parser.add_argument("--offset", type=float, nargs="+", default=[0.0])
     given = parser.parse_args()
     kept = checkpoint.load(given.ckpt)
     document = dict(kept.record["model"])
@@ -37,8 +39,11 @@ def main() -> None:
     checkpoint.restore_weights(net, kept, given.ckpt)
     images = datasets.load(given.dataset, crop=CROP, channels=3).validation
     means = np.array([mean_index(net, images, quality) for quality in np.linspace(0, 1, LEVELS)])
-    gains = np.interp(np.linspace(0, 1, LEVELS), np.linspace(0, 1, len(given.gain)), given.gain)
-    net.local_steps.set(gains, -gains * means)
+    gains, offsets = (
+        np.interp(np.linspace(0, 1, LEVELS), np.linspace(0, 1, len(values)), values)
+        for values in (given.gain, given.offset)
+    )
+    net.local_steps.set(gains, offsets - gains * means)
     record = {key: value for key, value in kept.record.items() if key != "format"}
     checkpoint.save(
         given.out, checkpoint.weights(net), {**record, "model": document, "digest": spec.digest()}
