@@ -56,7 +56,9 @@ def test_effort_lowers_the_cost_and_the_bytes_at_equal_psnr(codec: attar.Codec, 
     pixels = photograph(192, 256)
     files = [codec.compress(pixels, quality=quality, effort=effort) for effort in (0, 1, 4)]
     costs = [cost(codec, pixels, quality, data) for data in files]
-    assert costs[0] >= costs[1] > costs[2]  # where the ten steps of effort 1 find nothing, the file is the plain one
+    assert (
+        costs[0] >= costs[1] > costs[2]
+    )  # where the ten steps of effort 1 find nothing, the file is the plain one
     plain = [codec.compress(pixels, quality=quality + step) for step in (-9, 0, 9)]
     psnr = [-10 * np.log10(squared_error(codec, pixels, data)) for data in (*plain, files[2])]
     assert psnr[0] < psnr[3] < psnr[2]
