@@ -156,9 +156,9 @@ def test_json_has_them_whole_and_nothing_of_them_where_there_are_none(codec: att
         Manifest.from_json(document, "x")
 
 
-def tiny(steps: int) -> Any:
+def tiny(steps: int, **more: Any) -> Any:
     document = json.loads(TINY.read_text())
-    document["entropy"]["steps"] = steps
+    document["entropy"] |= {"steps": steps, **more}
     return network.build(specs.parse(document, "tiny"), seed=0, dtype="float32")
 
 
@@ -185,7 +185,9 @@ def test_a_file_has_the_shifts_of_training() -> None:
     manifest = replace(
         manifest,
         latent=replace(manifest.latent, channels=channels),
-        entropy=replace(manifest.entropy, steps=layer.exported(100, UNIT)),  # type: ignore[arg-type]
+        entropy=replace(
+            manifest.entropy, steps=layer.exported(np.linspace(0, 1, 100).astype(np.float32), UNIT)
+        ),  # type: ignore[arg-type]
     )
     index = rng.integers(0, 64, (5, 7, channels)).astype(np.uint8)
     for quality in (1, 17, 50, 100):
@@ -194,6 +196,21 @@ def test_a_file_has_the_shifts_of_training() -> None:
         found = Steps(manifest, manifest.entropy, header).shift(index)
         level = torch.tensor([(quality - 1) / 99])
         assert np.array_equal(found, numpy(layer(torch.from_numpy(index[None]).float(), level))[0])
+
+
+def test_a_single_rate_has_the_steps_that_it_was_trained_with() -> None:
+    net = tiny(4, **{"lambda": [0.01, 0.01]})
+    net.local_steps.set(np.array([0.5, 1.5, 3.0, 9.0]), np.array([-2.0, -3.0, -7.0, 5.0]))
+    steps = export_hyper.entropy(net).steps
+    assert steps is not None
+    assert (len(steps.gains), len(steps.offsets)) == (1, 1)
+    seen = []
+    choose = net.local_steps.call
+    net.local_steps.call = lambda index, quality, training: seen.append(quality) or choose(index, quality)
+    with torch.no_grad():
+        net(torch.from_numpy(photograph(64, 64)[None]), training=False)
+    trained = net.local_steps.exported(numpy(seen[0]), net.scale_step)
+    assert (steps.gains, steps.offsets) == (trained.gains, trained.offsets)
 
 
 def test_steps_learn_what_their_gradients_say() -> None:

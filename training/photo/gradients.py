@@ -61,6 +61,8 @@ def compared(net: Any, image: Any, quality: float) -> dict[str, list[Any]]:
     with torch.no_grad():
         latent = net.analysis([pixels, level])
         coded = torch.round(net.hyper_analysis(latent))
+    if net.local_steps is not None:
+        raise SystemExit("gradients.py: of models without steps of quantisation by place alone")
 
     def loss(move: Any, training: bool) -> tuple[Any, Any]:
         found, bits, _ = net._passes(latent + move, coded, level, training)

@@ -319,6 +319,8 @@ class _Walk:
 
     def _shift(self, area: Area) -> Floats:
         """What is taken from the indexes of a position, integers (h, w, 1)."""
+        if self.steps.local is None:
+            return np.zeros((*area.size, 1), np.float32)
         return self.steps.shift(self._indexes(self.scales, area)).astype(np.float32)
 
     def _found(self, area: Area) -> Floats:

@@ -15,6 +15,7 @@ __all__ = [
     "FRACTION_BITS",
     "HYPER_LEVELS",
     "HYPER_PASSES",
+    "STEP_BITS",
     "WEIGHT_BITS",
     "Entropy",
     "Hyperprior",
@@ -64,14 +65,14 @@ class LocalSteps:
     unit: float
 
     def fits(self, channels: int, qualities: int) -> bool:
-        """Whether all is in range, so that no sum leaves 64 bits."""
-        bounds = ((self.weights, channels, 20), (self.gains, qualities, 16), (self.offsets, qualities, 44))
+        """Whether all is there and in range."""
+        members = (self.weights, channels), (self.gains, qualities), (self.offsets, qualities)
         return (
             all(
                 isinstance(values, tuple)
                 and len(values) == count
                 and all(type(value) is int and abs(value) <= 1 << bits for value in values)
-                for values, count, bits in bounds
+                for (values, count), bits in zip(members, STEP_BITS, strict=True)
             )
             and type(self.unit) is float
             and 0 < self.unit <= 1
@@ -108,7 +109,9 @@ MOST_HYPER_TABLES = 256
 HYPER_PASSES = 4
 """Sections of a hyper-latent whose tables a network chooses."""
 WEIGHT_BITS, FRACTION_BITS = 20, 32
-"""Of :class:`LocalSteps`."""
+"""Bits behind the point, of weights and of all else of :class:`LocalSteps`."""
+STEP_BITS = 20, 16, 44
+"""Of the largest weight, gain and offset, so that no sum leaves 64 bits."""
 HYPER_LEVELS = 8
 """Qualities that this network cannot tell apart."""
 
@@ -231,9 +234,10 @@ class Manifest:
         )
 
     def _steps_fit(self, steps: object) -> bool:
-        count = self.qualities[1] - self.qualities[0] + 1 if _is_range(self.qualities) else 1  # type: ignore[index]
-        fits = isinstance(steps, LocalSteps) and _is_int(self.latent.channels, 4096)
-        return steps is None or (fits and steps.fits(self.latent.channels, count))  # type: ignore[attr-defined]
+        if not isinstance(steps, LocalSteps) or not isinstance(self.latent, Latent):
+            return steps is None
+        qualities = self.qualities if self.qualities is not None and _is_range(self.qualities) else (0, 0)
+        return steps.fits(self.latent.channels, qualities[1] - qualities[0] + 1)
 
     def _latent_fits(self) -> bool:
         latent = self.latent

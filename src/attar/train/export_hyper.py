@@ -22,7 +22,7 @@ from attar.codec.manifest import HYPER_LEVELS, HYPER_PASSES, Hyperprior
 from attar.codec.tables import Table
 from attar.errors import BundleError, ExportError, FormatError
 from attar.train import exactness, graphs, hyperlatents, layout
-from attar.train.hyperprior import HyperNetwork
+from attar.train.hyperprior import DEFAULT_QUALITY, HyperNetwork
 from attar.train.tensors import to_numpy
 
 OUTPUTS = {"analysis": "latent", "hyper_analysis": "hyper_latent", "synthesis": "image"}
@@ -45,7 +45,8 @@ def entropy(net: HyperNetwork) -> Hyperprior:
     tables = hyperlatents.TABLES if net.hyper_prior else 0
     steps = None
     if net.local_steps is not None:
-        steps = net.local_steps.exported(QUALITIES[1] if net.has_qualities else 1, net.scale_step)
+        quality = np.linspace(0, 1, QUALITIES[1]) if net.has_qualities else np.array([DEFAULT_QUALITY])
+        steps = net.local_steps.exported(quality.astype(np.float32), net.scale_step)
     context = net.context_scales is not None
     return Hyperprior(channels, net.strides[1], net.options["scales"], context, tables, steps)
 

@@ -1,8 +1,8 @@
 """Steps of quantisation that differ from place to place, as they are trained: see :mod:`attar.codec.localsteps`.
 
-For a weighted error, as that of MS-SSIM, and at low rates, the best step grows with what is there to code. Lu et al.
-2021 (arXiv:2103.02854) and Li et al. 2022 (arXiv:2207.05894) have networks predict steps; here, one number for each
-position, linear in the table indexes that the hyper-latent chooses anyway.
+For a weighted error, as that of MS-SSIM, and at low rates, the best step grows with what is there to code. Li et al.
+2022 (arXiv:2207.05894) have a network predict steps; here, one number for each position is linear in the table indexes
+that the hyper-latent chooses anyway.
 """
 
 from __future__ import annotations
@@ -64,21 +64,19 @@ class LocalSteps(keras.layers.Layer):
         for variable, values in ((self.local_gains, gains), (self.local_offsets, offsets)):
             variable.assign(np.asarray(values, np.float32)[:, None] / PACE)
 
-    def exported(self, qualities: int, unit: float) -> manifest.LocalSteps:
-        """As a bundle has it, for so many qualities."""
+    def exported(self, quality: np.ndarray, unit: float) -> manifest.LocalSteps:
+        """As a bundle has it, for each quality, float32 in 0..1."""
         weights = to_numpy(self.local_weights).astype(np.float64) / self.local_weights.shape[0]
-        quality = (
-            np.linspace(0, 1, qualities).astype(np.float32) if qualities > 1 else np.zeros(1, np.float32)
-        )
         gains, offsets = (
             PACE * to_numpy(between_levels(values, quality)).astype(np.float64)[:, 0]
             for values in (self.local_gains, self.local_offsets)
         )
-        bits = manifest.FRACTION_BITS
+        point, rest = manifest.WEIGHT_BITS, manifest.FRACTION_BITS - manifest.WEIGHT_BITS
+        most = [2**bits for bits in manifest.STEP_BITS]
         return manifest.LocalSteps(
-            _integers(weights, manifest.WEIGHT_BITS, 20),
-            _integers(gains, bits - manifest.WEIGHT_BITS, 16),
-            _integers(offsets, bits, 44),
+            _integers(weights, point, most[0]),
+            _integers(gains, rest, most[1]),
+            _integers(offsets, point + rest, most[2]),
             unit,
         )
 
@@ -87,6 +85,6 @@ class LocalSteps(keras.layers.Layer):
         return {**super().get_config(), "levels": self.levels}
 
 
-def _integers(values: np.ndarray, fraction: int, bits: int) -> tuple[int, ...]:
-    """Fixed-point numbers with ``fraction`` bits behind the point, kept to ``bits`` in all."""
-    return tuple(int(value) for value in np.clip(np.rint(values * 2.0**fraction), -(2**bits), 2**bits))
+def _integers(values: np.ndarray, fraction: int, largest: int) -> tuple[int, ...]:
+    """Fixed-point numbers with ``fraction`` bits behind the point, kept to ``largest`` in all."""
+    return tuple(int(value) for value in np.clip(np.rint(values * 2.0**fraction), -largest, largest))
