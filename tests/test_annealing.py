@@ -59,7 +59,7 @@ def test_effort_lowers_the_cost_and_the_bytes_at_equal_psnr(codec: attar.Codec, 
     assert (
         costs[0] >= costs[1] > costs[2]
     )  # where the ten steps of effort 1 find nothing, the file is the plain one
-    plain = [codec.compress(pixels, quality=quality + step) for step in (-9, 0, 9)]
+    plain = [codec.compress(pixels, quality=quality + step) for step in (-12, 0, 12)]
     psnr = [-10 * np.log10(squared_error(codec, pixels, data)) for data in (*plain, files[2])]
     assert psnr[0] < psnr[3] < psnr[2]
     assert len(files[2]) < 0.96 * np.exp(np.interp(psnr[3], psnr[:3], np.log([len(data) for data in plain])))

@@ -37,8 +37,11 @@ Watch = Callable[[int, int], None]
 
 STEPS = (0, 10, 20, 40, 70, 110, 160, 220, 320, 500)
 """Steps of each effort."""
-HOTTEST, COLDEST, COOLING = 0.5, 0.15, 3.0
+HOTTEST, COLDEST, COOLING = 0.5, 0.2, 3.0
 """Temperatures: the first fifth of the steps at the hottest, then falling exponentially."""
+NOISE = 0.4
+"""Logistic noise of a draw, of the one that would draw a neighbour as often as its odds say: with less of it the
+gradient is nearer to that of the symbols that are likely, and fewer steps find a latent as good."""
 RATE, FASTEST = 0.01, 0.02
 """Learning rate of 150 steps, in quantisation steps, and of the few of a low effort."""
 MOMENTS = 0.8, 0.99
@@ -252,7 +255,7 @@ class _Window:
         noise = np.clip(draw.random.random(part.size, np.float32), np.float32(1e-6), np.float32(1 - 1e-6))
         # atanh(part) - atanh(1 - part) is half the logarithm of this.
         odds = np.log((1 + part) * part / ((1 - part) * (2 - part))) * np.float32(0.5 / draw.heat)
-        odds += np.log(noise / (1 - noise))
+        odds += np.float32(NOISE) * np.log(noise / (1 - noise))
         upper = 1 / (1 + np.exp(np.clip(odds * np.float32(-1 / draw.heat), -60, 60)))
         bend = 1 / (1 - part * part) + 1 / (part * (2 - part))
         out.symbols[mask] = below + upper
