@@ -42,8 +42,8 @@ HOTTEST, COLDEST, COOLING = 0.5, 0.2, 3.0
 NOISE = 0.4
 """Logistic noise of a draw, of the one that would draw a neighbour as often as its odds say: with less of it the
 gradient is nearer to that of the symbols that are likely, and fewer steps find a latent as good."""
-RATE, FASTEST = 0.01, 0.02
-"""Learning rate of 150 steps, in quantisation steps, and of the few of a low effort."""
+RATE = 0.02
+"""Learning rate, in quantisation steps."""
 MOMENTS = 0.8, 0.99
 WINDOW, MARGIN = 768, 64
 """Pixels on a side that are found together, and around them."""
@@ -128,7 +128,6 @@ class Annealer:
         ).common(whole)
         window = _Window(self, around)
         values = window.plain.copy()
-        pace = min(FASTEST, RATE * np.sqrt(150 / max(self.steps, 1)))
         random = np.random.default_rng([area.top, area.left])
         first, second = MOMENTS
         mean, square = np.zeros_like(values), np.zeros_like(values)
@@ -138,7 +137,7 @@ class Annealer:
             slope = window.slope(values, _Draw(random, heat))
             mean += (1 - first) * (slope - mean)
             square += (1 - second) * (slope * slope - square)
-            rate = pace * min(1.0, (1 - done) / 0.3 + 0.05) / (1 - first ** (step + 1))
+            rate = RATE * min(1.0, (1 - done) / 0.3 + 0.05) / (1 - first ** (step + 1))
             values -= (
                 rate * window.step * mean / (np.sqrt(square / (1 - second ** (step + 1))) + np.float32(1e-8))
             )
